@@ -1,0 +1,102 @@
+"""One row type per kind of line that stages write, and the only code that reads and writes JSONL.
+
+A row type is a frozen dataclass; its JSON is its fields. Unknown or missing fields are an error that names file and line.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+from lite.errors import ArtifactError
+from lite.text.clean import StopReason
+from lite.text.dialogue import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One dialogue that waits for an answer; the last turn is a human one."""
+
+    id: str
+    turns: tuple[Turn, ...]
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Prompt":
+        return cls(row["id"], tuple(Turn(**t) for t in row["turns"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two responses to one prompt. ``prompt + chosen`` is the text that the base wrote, up to the cut.
+
+    ``label`` is the probability that ``chosen`` is the better one: 1.0 for RLCD's hard labels.
+    """
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    label: float
+    p_plus: str
+    p_minus: str
+    index: int
+    attempts: int
+    stop_chosen: StopReason
+    stop_rejected: StopReason
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Pair":
+        return cls(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one model answered to one held-out prompt. ``text`` follows ``prompt`` as it stands: strip it to read it."""
+
+    id: str
+    model: str
+    draw: int
+    prompt: str
+    text: str
+    stop: StopReason
+    tokens: int
+    score: float | None = None
+    success: bool | None = None
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Reply":
+        return cls(**row)
+
+
+Row = TypeVar("Row", Prompt, Pair, Reply)
+
+
+def write_rows(path: Path, rows: Iterable[Prompt | Pair | Reply]) -> int:
+    """Write the rows, one JSON object a line, and return how many; flushed to disk before it returns."""
+    n = 0
+    with path.open("w", encoding="utf-8") as f:
+        for row in rows:
+            f.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+            n += 1
+        f.flush()
+        os.fsync(f.fileno())
+    return n
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """All rows of a file; an :class:`ArtifactError` names file and line of the first that does not fit."""
+    return list(iter_rows(path, kind))
+
+
+def iter_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; was the stage that writes it run?")
+    with path.open(encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            try:
+                yield kind.from_json(json.loads(line))
+            except (ValueError, TypeError, KeyError) as e:
+                expected = ", ".join(field.name for field in fields(kind))
+                raise ArtifactError(f"{path}:{number}: not a {kind.__name__} row ({e}); its fields are {expected}") from e
