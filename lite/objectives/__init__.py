@@ -1,0 +1,1 @@
+"""Pure tensors: masks, log-probabilities, preference losses, PPO."""
