@@ -1,0 +1,247 @@
+"""The command line: run, plan, ls, show, validate, doctor. Results on stdout, everything else on stderr; no torch at import.
+
+Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or gate refused, 5 lock held,
+75 stopped but resumable, 130 second Ctrl-C.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lite import __version__, recipe, tables
+from lite.errors import LiteError, RecipeError
+from lite.plan import Status, compare, plan
+from lite.runs import read
+from lite.runs.publish import dumps
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="lite",
+    help="Align a language model without human labels, on one GPU: RLCD and self-rewarding, with 4-bit adapters.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Runs = Annotated[Path, typer.Option("--runs", help="the folder of the runs", envvar="LITE_RUNS")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="id.knob=value, base.model=..., seed=..., task=...; the last one wins")]
+RUNS = Path("runs")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """An error of lite ends the command with its message and its exit code."""
+    try:
+        yield
+    except LiteError as e:
+        say(f"lite: {e}")
+        raise typer.Exit(e.exit_code) from e
+    except KeyboardInterrupt as e:
+        raise typer.Exit(INTERRUPTED) from e
+
+
+@app.command("run")
+def run_command(
+    recipe_name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="a file, or a built-in recipe's name")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="[RUN]", help="go on with a run (default: the latest); what is done is not repeated")
+    ] = None,
+    from_run: Annotated[str | None, typer.Option(metavar="RUN", help="take finished stages of another run")] = None,
+    name: Annotated[str | None, typer.Option(help="a label for the run, in place of the recipe's name")] = None,
+    seed: Annotated[int | None, typer.Option(help="the same as seed=N")] = None,
+    runs: Runs = RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run, and why")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="use cached models only")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress on standard error")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe: every stage that is not done yet."""
+    with told():
+        given = [*([recipe_name] if recipe_name and "=" in recipe_name else []), *(overrides or ())]
+        recipe_name = None if recipe_name and "=" in recipe_name else recipe_name
+        if recipe_name is None and resume is None:
+            raise RecipeError("lite run", [f"which recipe? a file, or one of: {', '.join(recipe.built_in())}"])
+        label = _label(name)
+        path = recipe.find(recipe_name) if recipe_name else None
+        old = read.find(runs, resume, path.stem if path else None) if resume else None
+        source = read.find(runs, from_run) if from_run else None
+        if path is None and old is not None:
+            path, given = old.folder.recipe, [*map(str, old.facts.get("overrides") or ()), *given]
+        assert path is not None
+        given += [f"seed={seed}"] if seed is not None else []
+        loaded = recipe.load(path, given, name=old.recipe if old and recipe_name is None else None)
+        if dry_run:
+            records = [*(old.stages() if old else ()), *(source.stages() if source else ())]
+            _print_plan(compare(plan(loaded), records), loaded, old or source, as_json)
+            return
+
+        from lite import engine
+        from lite.runs.progress import Screen
+
+        engine.prepare_environment(offline=offline)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        text = path.read_text(encoding="utf-8")
+        outcome = engine.execute(
+            loaded, text, given, runs=runs, label=label, resume=old, from_run=source, screen=Screen(quiet=quiet or as_json)
+        )
+        if as_json:
+            facts = {"run": str(outcome.run.folder.path), "state": outcome.state, "exit_code": outcome.exit_code, "error": outcome.error}
+            print(dumps(facts | {"report": outcome.run.report() if outcome.state == "done" else None}))
+        elif outcome.state == "done":
+            print(engine.headline(outcome.run))
+            say(f"\n{outcome.run.folder.report_md}")
+        if outcome.error:
+            say(f"lite: {outcome.error}")
+        raise typer.Exit(outcome.exit_code)
+
+
+@app.command("plan")
+def plan_command(
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="a file, or a built-in recipe's name")],
+    overrides: Overrides = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="RUN", help="the run to compare with (default: the recipe's latest)")
+    ] = None,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """What would run, what is done already, and why. The same as `lite run --resume --dry-run`."""
+    with told():
+        path = recipe.find(recipe_name)
+        loaded = recipe.load(path, overrides or ())
+        old = read.find(runs, against, path.stem) if against else read.latest(runs, path.stem)
+        _print_plan(compare(plan(loaded), old.stages() if old else ()), loaded, old, as_json)
+
+
+def _print_plan(statuses: Sequence[Status], loaded: recipe.Recipe, old: read.Run | None, as_json: bool) -> None:
+    if as_json:
+        stages = [
+            {**s.node.to_json(), "status": s.state, "why": s.why, "from": str(s.record.folder.path) if s.record else None} for s in statuses
+        ]  # fmt: skip
+        print(dumps({"recipe": loaded.name, "base": loaded.base, "seed": loaded.seed, "task": loaded.task, "stages": stages}))
+        return
+    words = {"cached": "cached", "run": "will run"}
+    rows = [(s.node.id, ", ".join(s.node.input_ids()) or "-", words[s.state], s.why) for s in statuses]
+    print(tables.text(("stage", "reads", "status", "why"), rows))
+    if old:
+        say(f"compared with {old.folder.path}; `lite run ... --resume {old.name}` takes what is cached there")
+
+
+@app.command("ls")
+def ls_command(
+    what: Annotated[str, typer.Argument(metavar="[recipes|runs|tasks|stages]", help="what to list; nothing: all")] = "all",
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """List built-in recipes, runs, tasks and kinds of stages."""
+    with told():
+        found = tables.listing(what, runs)
+        print(dumps(found) if as_json else "\n\n".join(tables.listed(name, rows) for name, rows in found.items()))
+
+
+@app.command("show")
+def show_command(
+    thing: Annotated[str, typer.Argument(metavar="RECIPE|RUN|TASK|KIND", help="a recipe, a run (or `latest`), a task, or a kind of stage")],
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option("--schema", help="the JSON schema of a recipe or of a stage's knobs")] = False,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Print a resolved recipe, a run's state and results, a task, or the knobs of a stage."""
+    with told():
+        print(tables.show(thing, overrides or (), runs, schema=schema, as_json=as_json))
+
+
+@app.command("validate")
+def validate_command(
+    file: Annotated[Path, typer.Argument(help="a recipe (.yaml), or preference pairs in TRL's format (.jsonl)")],
+    as_json: Json = False,
+) -> None:
+    """Check a recipe or a file of preference pairs; every problem with its place."""
+    from lite import validate
+
+    problems: list[str] = []
+    found: dict[str, Any] = {"file": str(file)}
+    with told():
+        try:
+            if file.suffix in (".jsonl", ".json"):
+                found["pairs"] = validate.pairs_file(file)
+            else:
+                found["stages"] = [node.id for node in plan(recipe.load(recipe.find(str(file))))]
+        except RecipeError as e:
+            if not as_json:
+                raise
+            problems = e.problems
+    if as_json:
+        print(dumps({**found, "valid": not problems, "problems": problems}))
+        raise typer.Exit(2 if problems else 0)
+    print(f"{file}: good, " + (f"{found['pairs']} pairs" if "pairs" in found else f"{len(found['stages'])} stages"))
+
+
+@app.command("doctor")
+def doctor_command(runs: Runs = RUNS, as_json: Json = False) -> None:
+    """Check this machine: Python, memory, disk, versions, 4-bit arithmetic, GPU, the tiny base."""
+    from lite import doctor
+
+    with told():
+        checks = list(doctor.checks(runs))
+        red = any(check.level == "red" for check in checks)
+        if as_json:
+            print(dumps({"ok": not red, "checks": [check._asdict() for check in checks]}))
+        else:
+            rows = [(c.level, c.name, c.found + (f"  -> {c.fix}" if c.fix else "")) for c in checks]
+            print(tables.text(("", "check", "found"), rows))
+        raise typer.Exit(3 if red else 0)
+
+
+def _label(name: str | None) -> str | None:
+    from lite.runs.layout import RUN_NAME
+
+    if name is not None and not RUN_NAME.fullmatch(name):
+        raise RecipeError("--name", [f"letters, digits, '.', '-' and '_' are needed, 80 at most (got {name!r})"])
+    return name
+
+
+def _version(on: bool) -> None:
+    if on:
+        print(f"lite {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="the version, and nothing else")] = False,
+) -> None:
+    pass
+
+
+def spell_out_resume(arguments: Sequence[str]) -> list[str]:
+    """``--resume`` may stand alone: it then means ``--resume latest``."""
+    out: list[str] = []
+    for i, word in enumerate(arguments):
+        out.append(word)
+        if word == "--resume":
+            following = arguments[i + 1] if i + 1 < len(arguments) else "-"
+            if following.startswith("-") or "=" in following or following.endswith((".yaml", ".yml")) or following in recipe.built_in():
+                out.append("latest")
+    return out
+
+
+def main() -> None:
+    app(args=spell_out_resume(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

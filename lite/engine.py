@@ -1,0 +1,328 @@
+"""for node in plan: done already? else run, publish, record.
+
+Imports no torch by itself: stage functions, the bench and the base are fetched when a stage runs. What a run needs from outside
+is in :class:`Tools`, so that tests bring their own.
+"""
+
+import importlib
+import logging
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lite import __version__, tasks
+from lite.artifacts import Artifact, Evaluation
+from lite.contracts import BaseSpec
+from lite.errors import ArtifactError, DivergedError, LiteError, StageError
+from lite.plan import Node, Status, compare, plan
+from lite.recipe import Recipe
+from lite.runs import env, publish
+from lite.runs.journal import Journal, StageJournal, now
+from lite.runs.layout import StageFolder
+from lite.runs.progress import Counter, Screen, duration
+from lite.runs.read import Run, StageRecord, open_run, read_json
+
+STOPPED = 75
+"""Exit code of a run that was stopped and can be resumed (EX_TEMPFAIL: schedulers queue it again)."""
+
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning ones slow a shared machine down twentyfold
+    "TOKENIZERS_PARALLELISM": "false",  # its threads and our forks do not go together
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL's trainers report home otherwise
+    "DO_NOT_TRACK": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
+QUIET_ENVIRONMENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""No bars but ours; theirs fill log files with carriage returns."""
+
+
+def prepare_environment(*, offline: bool) -> None:
+    """Set what torch and the Hugging Face libraries read when they are imported; a value that the user set stays."""
+    for name, value in (ENVIRONMENT | QUIET_ENVIRONMENT).items():
+        os.environ.setdefault(name, value)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def stage_function(kind: str) -> Callable[..., Artifact]:
+    return getattr(importlib.import_module(f"lite.stages.{kind}"), kind)
+
+
+def load_bank(spec: BaseSpec) -> Any:
+    from lite.model.bank import AdapterBank
+    from lite.model.base import load_base
+
+    return AdapterBank(load_base(spec))
+
+
+def make_bench(**parts: Any) -> Any:
+    from lite.stages.bench import Bench
+
+    return Bench(**parts)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the engine takes from the rooms above and beside it."""
+
+    stage_function: Callable[[str], Callable[..., Artifact]] = stage_function
+    load_bank: Callable[[BaseSpec], Any] = load_bank
+    make_bench: Callable[..., Any] = make_bench
+
+
+class Outcome(NamedTuple):
+    run: Run
+    state: str
+    exit_code: int
+    error: str | None
+
+
+class Reporter:
+    """A stage's voice: to its files, to the run's log and to the screen."""
+
+    def __init__(self, stage: str, journal: Journal, files: StageJournal, screen: Screen):
+        self._stage, self._journal, self._files, self._screen = stage, journal, files, screen
+
+    def progress(self, total: int, unit: str, what: str) -> AbstractContextManager[Counter]:
+        def watch(counter: Counter) -> None:
+            self._journal.progress(counter.done, counter.total, unit, what)
+
+        return self._screen.progress(self._stage, total, unit, what, watch)
+
+    def metric(self, **values: Any) -> None:
+        self._files.metric(**values)
+
+    def show(self, **values: Any) -> None:
+        self._files.show(**values)
+
+    def log(self, text: str) -> None:
+        self._journal.log(f"{self._stage}: {text}")
+        self._screen.say(f"  {self._stage}: {text}")
+
+
+def execute(
+    recipe: Recipe,
+    text: str,
+    overrides: Sequence[str] = (),
+    *,
+    runs: Path,
+    label: str | None = None,
+    resume: Run | None = None,
+    from_run: Run | None = None,
+    screen: Screen | None = None,
+    tools: Tools | None = None,
+) -> Outcome:
+    """Run a recipe to its end, or go on with a run of it. Every end is told in run.json and by the outcome's exit code.
+
+    ``text`` is the recipe as written, kept beside the results.
+    """
+    screen = screen or Screen()
+    nodes = plan(recipe)
+    journal = Journal(resume.folder, resume.facts) if resume else Journal.create(runs, label or recipe.name)
+    with journal.held(), _library_logs(journal):
+        _begin(journal, recipe, nodes, text, overrides, label)
+        screen.say(f"{'resuming' if resume else 'run'} {journal.run.path}")
+        records = [*(resume.stages() if resume else ()), *(from_run.stages() if from_run else ())]
+        try:
+            artifacts = _stages(recipe, nodes, compare(nodes, records), journal, screen, tools or Tools())
+            _report(journal, recipe, nodes, artifacts)
+        except KeyboardInterrupt:
+            return _end(journal, "stopped", STOPPED, f"stopped; go on with: lite run --resume {journal.run.path}")
+        except DivergedError as e:
+            return _end(journal, "diverged", e.exit_code, str(e))
+        except LiteError as e:
+            return _end(journal, "failed", e.exit_code, str(e))
+        return _end(journal, "done", 0, None)
+
+
+def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, overrides: Sequence[str], label: str | None) -> None:
+    run = journal.run
+    publish.write_text(run.recipe, text)
+    publish.write_text(run.resolved, recipe.to_yaml())
+    publish.write_json(run.plan, {"stages": [node.to_json() for node in nodes]})
+    publish.write_json(run.env, env.snapshot())
+    journal.update(
+        state="running",
+        recipe=recipe.name,
+        name=label or journal.facts.get("name"),
+        overrides=list(overrides),
+        stage=None,
+        stages=len(nodes),
+        progress=None,
+        pid=os.getpid(),
+        started=journal.facts.get("started") or now(),
+        resumed=now() if journal.facts.get("started") else None,
+        finished=None,
+        exit_code=None,
+        error=None,
+        lite=__version__,
+    )
+    journal.event("run started", pid=os.getpid())
+
+
+def _end(journal: Journal, state: str, exit_code: int, error: str | None) -> Outcome:
+    if error:
+        journal.log(error)
+    journal.update(state=state, exit_code=exit_code, error=error, finished=now(), progress=None)
+    journal.event(f"run {state}", exit_code=exit_code)
+    return Outcome(open_run(journal.run.path), state, exit_code, error)
+
+
+def _stages(
+    recipe: Recipe, nodes: Sequence[Node], statuses: Sequence[Status], journal: Journal, screen: Screen, tools: Tools
+) -> dict[str, Artifact]:  # fmt: skip
+    """The artifacts of all stages, by id."""
+    artifacts: dict[str, Artifact] = {}
+    banks: list[Any] = []
+
+    def bank() -> Any:
+        """The run's one base, loaded at first use."""
+        if not banks:
+            journal.log(f"loading {recipe.base.model} ({recipe.base.quantize})")
+            banks.append(tools.load_bank(recipe.base))
+        return banks[0]
+
+    for node, status in zip(nodes, statuses, strict=True):
+        folder = journal.run.stage(node.number, node.id)
+        head = f"[{node.number}/{len(nodes)}] {node.id}"
+        journal.update(stage=node.id, number=node.number)
+        if status.record:
+            _reuse(folder, status.record)
+            journal.event("stage reused", stage=node.id, source=status.why)
+            screen.say(f"{head}: {status.why}")
+        else:
+            journal.event("stage started", stage=node.id, why=status.why)
+            screen.say(f"{head}: {status.why}" if status.why != "never run" else head)
+            seconds = _run_stage(recipe, node, folder, artifacts, journal, screen, tools, bank)
+            journal.event("stage done", stage=node.id, seconds=seconds)
+            screen.say(f"{head}: done in {duration(seconds)}")
+        artifacts[node.id] = node.contract.gives(folder.out)
+    return artifacts
+
+
+def _reuse(folder: StageFolder, record: StageRecord) -> None:
+    """Take a finished result, by hard links if it lies in another folder."""
+    publish.verify(record.folder.out, record.files)
+    if record.folder == folder:
+        return
+    _clear(folder)
+    publish.link_tree(record.folder.out, folder.out)
+    for source, copy in ((record.folder.metrics, folder.metrics), (record.folder.samples, folder.samples)):
+        if source.is_file():
+            shutil.copyfile(source, copy)
+    publish.write_json(folder.stage, {**record.facts, "taken_from": str(record.folder.path)})
+
+
+def _run_stage(
+    recipe: Recipe,
+    node: Node,
+    folder: StageFolder,
+    artifacts: Mapping[str, Artifact],
+    journal: Journal,
+    screen: Screen,
+    tools: Tools,
+    bank: Callable[[], Any],
+) -> float:
+    """Run one stage and publish its result; how many seconds it took.
+
+    stage.json carries the fingerprint from the start, so that ``ckpt`` is known to belong to it; ``out`` appears at the end.
+    """
+    if read_json(folder.stage).get("fingerprint") != node.fingerprint:
+        _clear(folder)
+    if not folder.ckpt.is_dir() or not any(folder.ckpt.iterdir()):  # nothing to go on from: its figures begin anew too
+        folder.metrics.unlink(missing_ok=True)
+        folder.samples.unlink(missing_ok=True)
+    folder.ckpt.mkdir(parents=True, exist_ok=True)
+    facts = {**node.to_json(), "identity": dict(node.identity), "started": now(), "finished": None}
+    publish.write_json(folder.stage, facts)
+    reporter = Reporter(node.id, journal, StageJournal(folder), screen)
+    begun = time.monotonic()
+    try:
+        function = tools.stage_function(node.kind)
+        bench = tools.make_bench(
+            task=tasks.load(recipe.task), seed=recipe.seed, stage=node.id, ckpt=folder.ckpt, reporter=reporter, load_bank=bank
+        )
+        with publish.folder(folder.out) as scratch:
+            given = function(node.spec, **_inputs(node, artifacts), out=scratch, bench=bench)
+            if type(given) is not node.contract.gives:
+                raise ArtifactError(f"stage {node.id}: gave {type(given).__name__}, its contract says {node.contract.gives.__name__}")
+            seconds = time.monotonic() - begun
+            facts |= {"finished": now(), "seconds": round(seconds, 3), "files": publish.digests(scratch)}
+            publish.write_json(folder.stage, facts)
+    except LiteError:
+        journal.log(traceback.format_exc())
+        raise
+    except Exception as e:
+        journal.log(traceback.format_exc())
+        reason = f"{type(e).__name__}: {e}".splitlines()[0]
+        raise StageError(f"stage {node.id} failed: {reason} (the whole story is in {journal.run.log})") from e
+    shutil.rmtree(folder.ckpt, ignore_errors=True)
+    return seconds
+
+
+def _inputs(node: Node, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """The artifacts that a stage reads, by the names of its contract."""
+    inputs: dict[str, Any] = {}
+    for param, wire in node.inputs.items():
+        inputs[param] = {id: artifacts[id] for id in wire} if isinstance(wire, tuple) else artifacts[wire] if wire else None
+    return inputs
+
+
+def _clear(folder: StageFolder) -> None:
+    """Forget what lies in a stage's folder; stage.json goes first, so that a half-cleared folder never counts as done."""
+    folder.stage.unlink(missing_ok=True)
+    shutil.rmtree(folder.path, ignore_errors=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
+
+
+def _report(journal: Journal, recipe: Recipe, nodes: Sequence[Node], artifacts: Mapping[str, Artifact]) -> None:
+    """report.json and report.md at the top of the run: the last evaluation's, and how long the stages took."""
+    evaluations = [artifact for artifact in artifacts.values() if isinstance(artifact, Evaluation)]
+    empty: dict[str, Any] = {"models": {}, "comparisons": [], "reward": {}, "diagnostics": {}}
+    report = empty | (evaluations[-1].report() if evaluations else {})
+    seconds = {n.id: read_json(journal.run.stage(n.number, n.id).stage).get("seconds") for n in nodes}
+    report["run"] = {"name": journal.run.name, "recipe": recipe.name, "base": recipe.base.model, "task": recipe.task, "seed": recipe.seed}
+    report["run"] |= {"seconds": seconds, "total_seconds": sum(s or 0 for s in seconds.values()), "lite": __version__}
+    publish.write_json(journal.run.report_json, report)
+
+    page = evaluations[-1].path / "report.md" if evaluations else None
+    told = page.read_text(encoding="utf-8").rstrip() if page and page.is_file() else f"# {recipe.name}"
+    rows = "\n".join(f"| {id} | {duration(s) if s is not None else '?'} |" for id, s in seconds.items())
+    overrides = " ".join(journal.facts.get("overrides") or ()) or "none"
+    facts = f"Recipe {recipe.name}, base {recipe.base.model}, task {recipe.task}, seed {recipe.seed}, overrides: {overrides}."
+    publish.write_text(journal.run.report_md, f"{told}\n\n## Run\n\n{facts}\n\n| stage | time |\n|---|---|\n{rows}\n")
+
+
+@contextmanager
+def _library_logs(journal: Journal) -> Iterator[None]:
+    """Warnings and log records of the libraries go to log.txt instead of the terminal."""
+
+    class ToLog(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            journal.log(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+    handler, root = ToLog(logging.WARNING), logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+
+
+def headline(run: Run) -> str:
+    """The first section of a run's report: all before its first heading that follows some text."""
+    try:
+        lines = run.folder.report_md.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    first_text = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
+    end = next((i for i, line in enumerate(lines) if i > first_text and line.startswith("#")), len(lines))
+    return "\n".join(lines[:end]).rstrip()

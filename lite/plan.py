@@ -1,0 +1,206 @@
+"""Recipe -> nodes with fingerprints; which of them are done already, and why the others will run.
+
+A node's fingerprint is the hash of everything that can change its result: its identity. The identity is kept beside the result,
+so that a later plan can say what changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from lite import tasks
+from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
+from lite.recipe import Recipe, Stage
+from lite.runs.publish import file_digest, plain
+from lite.runs.read import StageRecord
+from lite.wiring import Wire
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage to run. ``number`` counts from 1."""
+
+    number: int
+    id: str
+    kind: str
+    spec: Spec
+    inputs: Mapping[str, Wire]
+    identity: Mapping[str, Any]
+    fingerprint: str
+
+    @property
+    def contract(self) -> Contract:
+        return CONTRACTS[self.kind]
+
+    def input_ids(self) -> list[str]:
+        """The stages that this one reads, each once."""
+        wires = [(wire,) if isinstance(wire, str) else wire or () for wire in self.inputs.values()]
+        return list(dict.fromkeys(id for wire in wires for id in wire))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "id": self.id,
+            "kind": self.kind,
+            "inputs": plain(self.inputs),
+            "spec": plain(self.spec),
+            "fingerprint": self.fingerprint,
+        }
+
+
+def plan(recipe: Recipe) -> tuple[Node, ...]:
+    task, base = task_identity(recipe.task), base_identity(recipe.base)
+    nodes: list[Node] = []
+    for number, stage in enumerate(recipe.stages, 1):
+        fingerprints = {node.id: node.fingerprint for node in nodes}
+        identity = _identity(recipe, stage, task, base, fingerprints)
+        nodes.append(Node(number, stage.id, stage.kind, stage.spec, stage.inputs, identity, fingerprint_of(identity)))
+    return tuple(nodes)
+
+
+def _identity(recipe: Recipe, stage: Stage, task: str, base: dict[str, Any], fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What the result of a stage hangs on. The id belongs to it, because the seeds of a stage are drawn under its id."""
+    wires = {param: (wire,) if isinstance(wire, str) else wire or () for param, wire in stage.inputs.items()}
+    spec = effective(stage.spec)
+    return {
+        "id": stage.id,
+        "kind": stage.kind,
+        "version": stage.contract.version,
+        "seed": recipe.seed,
+        "task": task,
+        "base": base if stage.contract.uses_base else None,
+        "spec": spec,
+        "files": _files_named_in(spec),
+        "inputs": {param: {id: fingerprints[id] for id in ids} for param, ids in wires.items()},
+    }
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain(identity), sort_keys=True).encode()).hexdigest()
+
+
+def effective(spec: BaseModel) -> dict[str, Any]:
+    """The knobs of a spec without those that cannot change a result."""
+    kept = {}
+    for name, info in type(spec).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("no_effect"):
+            continue
+        value = getattr(spec, name)
+        kept[name] = effective(value) if isinstance(value, BaseModel) else plain(value)
+    return kept
+
+
+def _files_named_in(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the row files that knobs name, so that a changed file counts as a change."""
+    named = {k: Path(v).expanduser() for k, v in spec.items() if isinstance(v, str) and v.endswith((".jsonl", ".json", ".csv", ".txt"))}
+    return {knob: file_digest(path) for knob, path in named.items() if path.is_file()}
+
+
+def task_identity(name: str) -> str:
+    """Hash of what a task says, comments and its description for readers aside."""
+    task = tasks.load(name)
+    return hashlib.sha256(task.model_dump_json(exclude={"about"}).encode()).hexdigest()
+
+
+def tiny_folder() -> Path:
+    return Path(__file__).parent / "micro" / "base"
+
+
+def base_identity(spec: BaseSpec) -> dict[str, Any]:
+    """Which weights a base is, and how they are held in memory."""
+    how_held = {name: value for name, value in effective(spec).items() if name not in ("model", "revision")}
+    return {"weights": _weights(spec), **how_held}
+
+
+def _weights(spec: BaseSpec) -> str:
+    """The embedded base by its content; a folder by its config, names and sizes (not by its place); a Hub id by its revision."""
+    if spec.model == "tiny":
+        folder, whole = tiny_folder(), True
+    else:
+        folder, whole = Path(spec.model).expanduser(), False
+    if not folder.is_dir():
+        return f"{spec.model}@{spec.revision or 'main'}"
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        content = file_digest(file) if whole or file.name == "config.json" else ""
+        digest.update(f"{file.name}\0{file.stat().st_size}\0{content}\n".encode())
+    return f"{'tiny' if whole else 'folder'}:{digest.hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What will become of a node: ``cached`` (``record`` has its result) or ``run``, and why."""
+
+    node: Node
+    state: Literal["cached", "run"]
+    record: StageRecord | None
+    why: str
+
+
+def compare(nodes: Iterable[Node], records: Iterable[StageRecord]) -> tuple[Status, ...]:
+    """The nodes beside what earlier runs left; the records' order is the order in which they are preferred."""
+    records = list(records)
+    found = []
+    for node in nodes:
+        done = next((r for r in records if r.done and r.fingerprint == node.fingerprint), None)
+        if done:
+            found.append(Status(node, "cached", done, f"done in {done.folder.path.parent.parent.name}"))
+            continue
+        before = next((r for r in records if r.id == node.id and r.identity), None)
+        found.append(Status(node, "run", None, why(node, before)))
+    return tuple(found)
+
+
+def why(node: Node, before: StageRecord | None) -> str:
+    """What a node differs in from the record of its last run."""
+    if before is None:
+        return "never run"
+    if before.fingerprint == node.fingerprint:
+        return "was not finished"
+    old, new = before.identity, plain(node.identity)
+    reasons = []
+    if old.get("kind") != new["kind"]:
+        reasons.append(f"{node.id} is now of kind {new['kind']}, was {old.get('kind')}")
+    if old.get("seed") != new["seed"]:
+        reasons.append(f"seed changed {old.get('seed')} -> {new['seed']}")
+    if old.get("version") != new["version"]:
+        reasons.append(f"the code of {node.kind} changed (version {old.get('version')} -> {new['version']})")
+    if old.get("task") != new["task"]:
+        reasons.append("the task changed")
+    if new["base"] != old.get("base"):
+        reasons += _changes("base", old.get("base") or {}, new["base"] or {}) or ["the base changed"]
+    reasons += _changes(node.id, old.get("spec") or {}, new["spec"])
+    reasons += [
+        f"the file of {node.id}.{knob} changed" for knob in new["files"] if (old.get("files") or {}).get(knob) != new["files"][knob]
+    ]
+    for param, ids in new["inputs"].items():
+        was = (old.get("inputs") or {}).get(param, {})
+        if list(was) != list(ids):
+            reasons.append(f"{param} is now {', '.join(ids) or 'nothing'}, was {', '.join(was) or 'nothing'}")
+        else:
+            reasons += [f"input {id} changed" for id in ids if was[id] != ids[id]]
+    return "; ".join(dict.fromkeys(reasons)) or "something that its identity does not name changed"
+
+
+def _changes(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """``ppo.kl_coef changed 0.004 -> 0.002`` for every key that differs."""
+    reasons = []
+    for key in dict.fromkeys([*new, *old]):
+        was, now = old.get(key), new.get(key)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            reasons += _changes(f"{place}.{key}", was, now)
+        else:
+            reasons.append(f"{place}.{key} changed {_short(was)} -> {_short(now)}")
+    return reasons
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,287 @@
+"""YAML and overrides -> Recipe: frozen, checked and wired. All the problems of a recipe are told at once.
+
+    base: {model: tiny}
+    seed: 17
+    task: helpful
+    stages:
+      - prompts: {train: 600}
+      - contrast
+      - reward:
+      - ppo: {steps: 20, as: long, from: {reward: reward}}
+
+A stage's id is its kind unless ``as`` names it. Its inputs are the latest artifacts of the types that its contract asks for,
+unless ``from`` names others. An override ``long.steps=40`` addresses a stage by its id.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
+
+from lite import tasks
+from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
+from lite.errors import RecipeError
+from lite.wiring import Wire, wire
+from lite.yamltext import hint, parse, shown
+
+TOP = ("base", "seed", "task", "stages")
+ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}(\.[A-Za-z0-9_-]{1,40})?")
+RESERVED = (*TOP, "p_plus")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(Frozen):
+    id: str
+    kind: str
+    spec: SerializeAsAny[Spec]
+    inputs: Mapping[str, Wire]
+
+    @property
+    def contract(self) -> Contract:
+        return CONTRACTS[self.kind]
+
+
+class Recipe(Frozen):
+    name: str
+    base: BaseSpec
+    seed: int
+    task: str
+    stages: tuple[Stage, ...]
+
+    def to_yaml(self) -> str:
+        """The recipe with every knob and every input written out; reading it again gives the same recipe."""
+        stages = []
+        for stage in self.stages:
+            wired = {param: list(w) if isinstance(w, tuple) else w for param, w in stage.inputs.items() if w is not None}
+            body = {"as": stage.id, **({"from": wired} if wired else {}), **stage.spec.model_dump(mode="json")}
+            stages.append({stage.kind: body})
+        whole = {"base": self.base.model_dump(mode="json"), "seed": self.seed, "task": self.task, "stages": stages}
+        return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=140)
+
+
+@dataclass
+class Entry:
+    """One item of ``stages`` on its way to a Stage."""
+
+    index: int
+    kind: str
+    id: str
+    knobs: dict[Any, Any]
+    source: Any = None
+    spec: Spec | None = field(default=None)
+
+    def place(self, *path: str | int) -> str:
+        inner = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+        return f"stages[{self.index}]{inner} ({self.id})"
+
+
+def load(path: Path, overrides: Iterable[str] = (), *, name: str | None = None) -> Recipe:
+    """The recipe of a file. ``name`` is the file's stem unless given."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise RecipeError(str(path), [f"cannot be read: {e}"]) from e
+    return loads(text, overrides, where=str(path), name=name or path.stem)
+
+
+def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", name: str = "recipe") -> Recipe:
+    raw = parse(text, where)
+    if not isinstance(raw, dict):
+        raise RecipeError(where, [f"a recipe is a mapping with the keys {', '.join(TOP)} (got {shown(raw)})"])
+    problems: list[str] = []
+    entries = _entries(raw.get("stages"), problems)
+    _override(raw, entries, overrides, problems)
+    problems += [f"{key}: no such key{hint(str(key), TOP)}" for key in raw if key not in TOP]
+    base = _base(raw.get("base", {}), problems)
+    seed = raw.get("seed", 17)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        problems.append(f"seed: a whole number from 0 up is needed (got {shown(seed)})")
+    task = _task(raw.get("task"), problems)
+    for entry in entries:
+        if entry.kind in CONTRACTS:
+            entry.spec = _validate(CONTRACTS[entry.kind].spec, entry.knobs, entry.place, problems)
+    inputs = wire(entries, problems)
+    if problems:
+        raise RecipeError(where, problems)
+    stages = [Stage(id=e.id, kind=e.kind, spec=e.spec, inputs=i) for e, i in zip(entries, inputs, strict=True) if e.spec]
+    return Recipe(name=name, base=base or BaseSpec.model_validate({}), seed=seed, task=task, stages=tuple(stages))
+
+
+def _entries(raw: Any, problems: list[str]) -> list[Entry]:
+    if not isinstance(raw, list) or not raw:
+        problems.append(f"stages: a list of stages is needed, such as `- prompts: {{train: 600}}` (got {shown(raw)})")
+        return []
+    entries: list[Entry] = []
+    for index, item in enumerate(raw):
+        if isinstance(item, str):
+            item = {item: None}
+        if not isinstance(item, dict) or len(item) != 1:
+            problems.append(f"stages[{index}]: a stage is one kind with its knobs, `- kind: {{knob: value}}` (got {shown(item)})")
+            continue
+        (kind, knobs), kind_known = next(iter(item.items())), next(iter(item)) in CONTRACTS
+        if not kind_known:
+            problems.append(f"stages[{index}]: no stage kind {shown(kind)}{hint(str(kind), CONTRACTS)}")
+        if knobs is not None and not isinstance(knobs, dict):
+            problems.append(f"stages[{index}] ({kind}): the knobs are a mapping, `{kind}: {{knob: value}}` (got {shown(knobs)})")
+            knobs = None
+        knobs = dict(knobs or {})
+        entry = Entry(index, str(kind), str(knobs.pop("as", kind)), knobs)
+        if kind_known and not ID.fullmatch(entry.id):
+            problems.append(f"{entry.place('as')}: an id is letters, digits, - and _, with one dot at most (got {shown(entry.id)})")
+        if entry.id in RESERVED:
+            problems.append(f"{entry.place('as')}: {entry.id!r} means something else in recipes; take another id")
+        twin = next((e for e in entries if e.id == entry.id), None)
+        if twin:
+            problems.append(f"{entry.place()}: stages[{twin.index}] has the id {entry.id!r} too; name one of them with `as`")
+        entries.append(entry)
+    return entries
+
+
+def _override(raw: dict, entries: Sequence[Entry], overrides: Iterable[str], problems: list[str]) -> None:
+    """Write the overrides into the raw recipe, the last one winning; ``from`` is taken off the knobs afterwards."""
+    for text in overrides:
+        key, equals, value_text = text.partition("=")
+        try:
+            value = parse(value_text, text)
+        except RecipeError as e:
+            problems.append(f"override {text}: {e.problems[0]}")
+            continue
+        target, path = _address(raw, entries, key)
+        if not equals or target is None or not all(path):
+            problems.append(f"override {text}: {'no such place' + hint(key, _places(entries)) if equals else 'write it as id.knob=value'}")
+            continue
+        for step in path[:-1]:
+            if not isinstance(target.get(step), dict):
+                target[step] = {}
+            target = target[step]
+        target[path[-1]] = value
+    for entry in entries:
+        entry.source = entry.knobs.pop("from", None)
+
+
+def _address(raw: dict, entries: Sequence[Entry], key: str) -> tuple[dict | None, list[str]]:
+    """Which mapping an override writes to, and the keys inside it."""
+    if key in ("seed", "task"):
+        return raw, [key]
+    if key.startswith("base."):
+        if not isinstance(raw.get("base"), dict):
+            raw["base"] = {}
+        return raw["base"], key.removeprefix("base.").split(".")
+    for entry in sorted(entries, key=lambda e: -len(e.id)):
+        if key.startswith(entry.id + "."):
+            return entry.knobs, key.removeprefix(entry.id + ".").split(".")
+    return None, []
+
+
+def _places(entries: Sequence[Entry]) -> list[str]:
+    knobs = [f"{e.id}.{knob}" for e in entries if e.kind in CONTRACTS for knob in CONTRACTS[e.kind].spec.model_fields]
+    return ["seed", "task", *(f"base.{name}" for name in BaseSpec.model_fields), *knobs]
+
+
+def _base(raw: Any, problems: list[str]) -> BaseSpec | None:
+    if not isinstance(raw, dict):
+        problems.append(f"base: a mapping such as {{model: tiny}} is needed (got {shown(raw)})")
+        return None
+    found = _validate(BaseSpec, raw, lambda *path: ".".join(("base", *map(str, path))), problems)
+    if isinstance(found, BaseSpec):
+        model = found.model
+        if not Path(model).expanduser().is_dir() and not HUB_ID.fullmatch(model):
+            problems.append(
+                f"base.model: neither `tiny`, nor a folder that exists, nor a Hub id such as Qwen/Qwen2.5-7B (got {shown(model)})"
+            )
+        return found
+    return None
+
+
+def _task(raw: Any, problems: list[str]) -> str:
+    if not isinstance(raw, str):
+        problems.append(f"task: a task's name or file is needed: {', '.join(tasks.names())} (got {shown(raw)})")
+        return ""
+    try:
+        tasks.load(raw)
+    except RecipeError as e:
+        near = hint(raw, tasks.names()) if e.where == "task" else ""
+        problems.extend(f"task: {p}{near if near.startswith(';') else ''}" for p in e.problems)
+    except (OSError, UnicodeDecodeError, ValueError) as e:
+        problems.append(f"task: {shown(raw)} cannot be read: {e}")
+    return raw
+
+
+def _validate(model: type[Spec], knobs: Mapping, place: Any, problems: list[str]) -> Spec | None:
+    """The spec of some knobs; types are taken strictly, so that neither `yes` nor "20" is a number."""
+    for key in [k for k in knobs if not isinstance(k, str)]:
+        problems.append(f"{place(str(key))}: a key is a word{hint(str(key), model.model_fields)}")
+    _finite(knobs, place, problems)
+    try:
+        return model.model_validate(_tuples({k: v for k, v in knobs.items() if isinstance(k, str)}), strict=True)
+    except ValidationError as e:
+        problems.extend(_problem(model, error, place) for error in e.errors(include_url=False))
+    except RecursionError:
+        problems.append(f"{place()}: nested too deeply")
+    return None
+
+
+def _problem(model: type[Spec], error: Any, place: Any) -> str:
+    where = place(*error["loc"])
+    if error["type"] == "extra_forbidden":
+        owner: Any = model
+        for step in error["loc"][:-1]:
+            owner = owner.model_fields[step].annotation
+        return f"{where}: no such key{hint(error['loc'][-1], owner.model_fields)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (got {shown(error['input'])})" if error["loc"] else f"{where}: {message}"
+
+
+def _finite(value: Any, place: Any, problems: list[str], path: tuple = ()) -> None:
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        problems.append(f"{place(*path)}: a finite number is needed (got {value})")
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _finite(inner, place, problems, (*path, str(key)))
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def folders() -> list[Path]:
+    """Where built-in recipes lie: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).parent
+    checkout = package.parent / "recipes"
+    found = [package / "recipes"]
+    return [*found, checkout] if (package.parent / "pyproject.toml").is_file() else found
+
+
+def built_in() -> dict[str, Path]:
+    """The built-in recipes by name."""
+    return {path.stem: path for folder in reversed(folders()) for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file of a recipe: a path, or a built-in name (``tiny_rlcd_helpful`` or ``recipes/tiny_rlcd_helpful.yaml``)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = built_in()
+    stem = path.stem if path.suffix in (".yaml", ".yml") else path.name
+    if path.parent in (Path("."), Path("recipes")) and stem in known:
+        return known[stem]
+    raise RecipeError(name, [f"no such file, and no built-in recipe{hint(stem, known)}"])
+
+
+def summary(path: Path) -> str:
+    """The first sentence of a recipe's header comment."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and line.strip("# "):
+            return line.strip("# ")
+    return ""

@@ -1,0 +1,100 @@
+"""The names of everything in a run's folder, and the only code that knows them.
+
+runs/<UTC>-<recipe>-<6 hex>/
+  recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  report.json  report.md  lock
+  stages/01-prompts/  stage.json  metrics.jsonl  samples.jsonl  ckpt/  out/
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    path: Path
+
+    @property
+    def stage(self) -> Path:
+        return self.path / "stage.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def ckpt(self) -> Path:
+        return self.path / "ckpt"
+
+    @property
+    def out(self) -> Path:
+        return self.path / "out"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        return self.path / "resolved.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def env(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def report_json(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def report_md(self) -> Path:
+        return self.path / "report.md"
+
+    def stage(self, number: int, id: str) -> StageFolder:
+        return StageFolder(self.path / "stages" / f"{number:02d}-{id}")
+
+    def stages(self) -> list[StageFolder]:
+        return [StageFolder(path) for path in sorted((self.path / "stages").glob("*")) if path.is_dir()]
+
+
+def new_run_name(label: str, now: datetime | None = None) -> str:
+    """``<UTC>-<label>-<6 hex>``: sorts by time and never repeats."""
+    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    return f"{stamp}-{label[:50]}-{secrets.token_hex(3)}"

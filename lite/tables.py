@@ -1,0 +1,147 @@
+"""What `lite ls` and `lite show` print: lists and details of recipes, runs, tasks and kinds of stages, as text or JSON."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from lite import recipe, tasks
+from lite.contracts import CONTRACTS, BaseSpec, Contract
+from lite.errors import RecipeError
+from lite.runs import read
+from lite.runs.publish import dumps
+from lite.yamltext import hint
+
+KINDS_OF_LISTS = ("recipes", "runs", "tasks", "stages")
+
+
+def text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns of equal width, without rules or colour, so that it can be cut and searched."""
+    lines = [tuple(header), *(tuple("" if cell is None else str(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def listing(what: str, runs: Path) -> dict[str, list[dict[str, Any]]]:
+    if what not in ("all", *KINDS_OF_LISTS):
+        raise RecipeError("lite ls", [f"nothing is called {what!r}{hint(what, KINDS_OF_LISTS)}"])
+    makers = {"recipes": _recipes, "runs": lambda: _runs(runs), "tasks": _tasks, "stages": _stages}
+    return {name: make() for name, make in makers.items() if what in ("all", name)}
+
+
+def listed(name: str, rows: list[dict[str, Any]]) -> str:
+    return text(tuple(rows[0]), [tuple(row.values()) for row in rows]) if rows else f"no {name}"
+
+
+def _recipes() -> list[dict[str, Any]]:
+    return [{"recipe": name, "about": recipe.summary(path)} for name, path in sorted(recipe.built_in().items())]
+
+
+def _runs(runs: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": run.name,
+            "recipe": run.recipe,
+            "state": run.state,
+            "stage": f"{run.facts.get('number', 0)}/{run.facts.get('stages', 0)} {run.facts.get('stage') or ''}".strip(),
+            "started": run.facts.get("started"),
+        }
+        for run in read.all_runs(runs)
+    ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    return [{"task": name, "about": tasks.load(name).about} for name in tasks.names()]
+
+
+def _stages() -> list[dict[str, Any]]:
+    return [
+        {
+            "stage": c.kind,
+            "reads": ", ".join(need.type.__name__ for need in c.reads.values()) or "-",
+            "gives": c.gives.__name__,
+            "about": c.about,
+        }
+        for c in CONTRACTS.values()
+    ]
+
+
+def show(thing: str, overrides: Sequence[str], runs: Path, *, schema: bool, as_json: bool) -> str:
+    if thing in CONTRACTS:
+        contract = CONTRACTS[thing]
+        if schema or as_json:
+            return dumps(contract.spec.model_json_schema(), indent=2)
+        return f"{contract.about}\n\n{_knobs(contract)}"
+    if thing in tasks.names():
+        task = tasks.load(thing)
+        return (
+            dumps(task)
+            if as_json
+            else yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120).rstrip()
+        )
+    if thing == "recipe" and schema:
+        return dumps(recipe_schema(), indent=2)
+    if Path(thing).suffix in (".yaml", ".yml") or thing in recipe.built_in():
+        loaded = recipe.load(recipe.find(thing), overrides)
+        if schema:
+            return dumps(recipe_schema(), indent=2)
+        return dumps(loaded) if as_json else loaded.to_yaml().rstrip()
+    try:
+        run = read.find(runs, thing)
+    except RecipeError as e:
+        known = [*recipe.built_in(), *tasks.names(), *CONTRACTS, *(run.name for run in read.all_runs(runs))]
+        raise RecipeError(thing, [f"no recipe, run, task or kind of stage is called so{hint(thing, known)}", *e.problems[:0]]) from e
+    return _run_json(run) if as_json else _run_text(run)
+
+
+def _knobs(contract: Contract) -> str:
+    rows = []
+    for name, info in contract.spec.model_fields.items():
+        default = info.get_default(call_default_factory=True, validated_data={})
+        value = default.model_dump() if isinstance(default, BaseModel) else list(default) if isinstance(default, tuple) else default
+        rows.append((name, "none" if value is None else str(value), info.description))
+    return text(("knob", "default", "meaning"), rows)
+
+
+def _run_json(run: read.Run) -> str:
+    stages = [
+        {"id": s.id, "done": s.done, "seconds": s.seconds, "fingerprint": s.fingerprint, "folder": str(s.folder.path)} for s in run.stages()
+    ]
+    return dumps({**run.facts, "run": str(run.folder.path), "state": run.state, "stages": stages, "report": run.report() or None})
+
+
+def _run_text(run: read.Run) -> str:
+    facts = {key: run.facts.get(key) for key in ("recipe", "started", "finished", "exit_code", "error")}
+    facts["overrides"] = " ".join(map(str, run.facts.get("overrides") or ())) or None
+    head = "\n".join(f"{key}: {value}" for key, value in {"run": run.folder.path, "state": run.state, **facts}.items() if value is not None)
+    rows = [(s.id, "done" if s.done else "not done", s.seconds) for s in run.stages()]
+    page = run.folder.report_md
+    report = page.read_text(encoding="utf-8").rstrip() if page.is_file() else ""
+    return "\n\n".join(part for part in (head, text(("stage", "status", "seconds"), rows), report) if part)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of recipes, for editors."""
+    wiring = {"as": {"type": "string", "description": "the stage's id"}, "from": {"description": "inputs by name: {param: id}"}}
+    kinds, shared = [], {}
+    for contract in CONTRACTS.values():
+        spec = contract.spec.model_json_schema(ref_template="#/$defs/{model}")
+        shared |= spec.pop("$defs", {})
+        spec["properties"] = wiring | spec["properties"]
+        knobs = {"anyOf": [spec, {"type": "null"}]}
+        kinds.append({"type": "object", "properties": {contract.kind: knobs}, "required": [contract.kind], "additionalProperties": False})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["task", "stages"],
+        "properties": {
+            "base": BaseSpec.model_json_schema(),
+            "seed": {"type": "integer", "minimum": 0},
+            "task": {"type": "string", "description": f"one of {', '.join(tasks.names())}, or a YAML file"},
+            "stages": {"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": list(CONTRACTS)}, *kinds]}},
+        },
+        "$defs": shared,
+    }

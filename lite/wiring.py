@@ -1,0 +1,109 @@
+"""Which stage reads what: every input of every stage is found by type, or named by ``from``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from lite.artifacts import Artifact, Policy
+from lite.contracts import CONTRACTS, EvaluateSpec, Need, Spec
+from lite.yamltext import hint, shown
+
+Wire = str | tuple[str, ...] | None
+"""Where an input comes from: a stage, several (``many``), or nowhere (``optional``)."""
+
+
+class Entry(Protocol):
+    kind: str
+    id: str
+    source: Any
+    spec: Spec | None
+
+    def place(self, *path: str | int) -> str: ...
+
+
+def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]:
+    """The inputs of every stage, by the names of its contract. What cannot be wired is added to the problems."""
+    all_known = all(entry.kind in CONTRACTS for entry in entries)
+    earlier: dict[str, type[Artifact]] = {}
+    found: list[dict[str, Wire]] = []
+    for entry in entries:
+        inputs: dict[str, Wire] = {}
+        if entry.kind in CONTRACTS:
+            contract = CONTRACTS[entry.kind]
+            named = _named(entry, contract.reads, earlier, problems)
+            for param, need in contract.reads.items():
+                inputs[param] = _checked(entry, param, need, named[param], earlier, problems) if param in named else _latest(need, earlier)
+                missing = inputs[param] is None and not need.optional and param not in named
+                if missing and all_known:  # an unknown kind may be the very stage that is missed here
+                    problems.append(f"{entry.place()}: reads {_words(need)} ({param}), and no stage before it gives one{_giver(need)}")
+            _against(entry, inputs, problems)
+            earlier[entry.id] = contract.gives
+        found.append(inputs)
+    return found
+
+
+def _latest(need: Need, earlier: Mapping[str, type[Artifact]]) -> Wire:
+    fitting = [id for id, gives in earlier.items() if gives is need.type]
+    if need.many:
+        return tuple(fitting)
+    return fitting[-1] if fitting else None
+
+
+def _named(entry: Entry, reads: Mapping[str, Need], earlier: Mapping[str, type[Artifact]], problems: list[str]) -> dict[str, list[str]]:
+    """``from`` as ids by input: it is a mapping, or one id, or a list of ids, each of which goes to the input of its type."""
+    source = entry.source
+    if source is None:
+        return {}
+    if isinstance(source, str | list):
+        named: dict[str, list[str]] = {}
+        for id in [source] if isinstance(source, str) else source:
+            params = [param for param, need in reads.items() if earlier.get(str(id)) is need.type]
+            if params:
+                named.setdefault(params[0], []).append(str(id))
+            else:
+                problems.append(f"{entry.place('from')}: {_why_not(str(id), earlier, f'{entry.kind} reads no such thing')}")
+        return named
+    if not isinstance(source, dict):
+        problems.append(f"{entry.place('from')}: a mapping such as {{reward: some_id}} is needed (got {shown(source)})")
+        return {}
+    for param in source:
+        if param not in reads:
+            problems.append(f"{entry.place('from', str(param))}: {entry.kind} has no such input{hint(str(param), reads)}")
+    return {param: ids if isinstance(ids, list) else [ids] for param, ids in source.items() if param in reads}
+
+
+def _checked(
+    entry: Entry, param: str, need: Need, ids: list[Any], earlier: Mapping[str, type[Artifact]], problems: list[str]
+) -> Wire:  # fmt: skip
+    fitting = [id for id in ids if isinstance(id, str) and earlier.get(id) is need.type]
+    for id in ids:
+        if id not in fitting:
+            problems.append(f"{entry.place('from', param)}: {_why_not(id, earlier, f'{param} is {_words(need)}')}")
+    if need.many:
+        return tuple(dict.fromkeys(fitting))
+    if len(ids) > 1:
+        problems.append(f"{entry.place('from', param)}: one stage is needed (got {shown(ids)})")
+    return fitting[-1] if fitting else None
+
+
+def _why_not(id: Any, earlier: Mapping[str, type[Artifact]], otherwise: str) -> str:
+    if not isinstance(id, str) or id not in earlier:
+        return f"no stage before this one has the id {shown(id)}{hint(str(id), earlier)}"
+    return f"{id!r} gives {earlier[id].__name__}, but {otherwise}"
+
+
+def _against(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """The models that an evaluation names must be there to be evaluated."""
+    if isinstance(entry.spec, EvaluateSpec):
+        known = ("base", "p_plus", *(inputs.get("policies") or ()))
+        for name in entry.spec.against:
+            if name not in known:
+                problems.append(f"{entry.place('against')}: no model {name!r} here{hint(name, known)}")
+
+
+def _words(need: Need) -> str:
+    return f"a {need.type.__name__}" if need.type is Policy else need.type.__name__
+
+
+def _giver(need: Need) -> str:
+    kinds = [f"`- {kind}`" for kind, contract in CONTRACTS.items() if contract.gives is need.type]
+    return f"; put {' or '.join(kinds)} before it" if kinds else ""

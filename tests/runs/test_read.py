@@ -1,0 +1,72 @@
+import pytest
+
+from lite.errors import RecipeError
+from lite.runs import read
+from lite.runs.journal import Journal
+from lite.runs.layout import RUN_NAME, new_run_name
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for i, recipe in enumerate(["a", "b", "a"]):
+        folder = tmp_path / f"2026010{i}T000000Z-{recipe}-00000{i}"
+        folder.mkdir()
+        from lite.runs.layout import RunFolder
+
+        Journal(RunFolder(folder)).update(state="done", recipe=recipe, name="mine" if i == 1 else None)
+    (tmp_path / "not-a-run").mkdir()
+    return tmp_path
+
+
+def test_runs_are_listed_by_age(runs):
+    assert [run.recipe for run in read.all_runs(runs)] == ["a", "b", "a"]
+    assert read.all_runs(runs / "nowhere") == []
+
+
+def test_runs_are_found_by_name_label_beginning_end_path_and_age(runs):
+    names = [run.name for run in read.all_runs(runs)]
+    assert read.find(runs, "latest").name == names[2]
+    assert read.find(runs, "latest", "b").name == names[1]
+    assert read.find(runs, names[0]).name == names[0]
+    assert read.find(runs, "mine").name == names[1]
+    assert read.find(runs, "20260102").name == names[2]
+    assert read.find(runs, "000000").name == names[0]
+    assert read.find(runs, str(runs / names[1])).name == names[1]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("nothing", "no such run"), ("2026", "3 runs are named so"), ("../..", "no such run")])
+def test_a_name_that_fits_none_or_many_is_refused(runs, name, expected):
+    with pytest.raises(RecipeError, match=expected):
+        read.find(runs, name)
+
+
+def test_no_runs_yet(tmp_path):
+    with pytest.raises(RecipeError, match="no run here yet"):
+        read.find(tmp_path, "latest")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "\udcff"])
+def test_the_reader_never_raises_on_what_a_crash_left(tmp_path, content):
+    folder = tmp_path / "20260101T000000Z-a-000000"
+    (folder / "stages/01-prompts").mkdir(parents=True)
+    for name in ("run.json", "report.json", "stages/01-prompts/stage.json"):
+        (folder / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    run = read.all_runs(tmp_path)[0]
+    assert run.state == "queued"
+    assert run.report() == {}
+    assert not run.stages()[0].done
+
+
+def test_a_run_that_says_running_without_a_process_is_interrupted(tmp_path):
+    journal = Journal.create(tmp_path, "a")
+    journal.update(state="running")
+    run = read.open_run(journal.run.path)
+    assert run.state == "interrupted"
+    with journal.held():
+        assert run.state == "running"
+
+
+def test_names_of_runs_are_plain_and_differ():
+    names = {new_run_name("tiny_rlcd_helpful" * 9) for _ in range(20)}
+    assert len(names) == 20
+    assert all(RUN_NAME.fullmatch(name) for name in names)

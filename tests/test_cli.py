@@ -1,0 +1,213 @@
+"""The shipped command line in a process of its own: what it prints where, its exit codes, and how quick it is."""
+
+import json
+import sys
+import time
+
+import pytest
+
+from lite.recipe import built_in
+
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "trl", "datasets", "rich")
+THREE_MISTAKES = """
+task: helpful
+stages:
+  - prompts: {train: 0}
+  - contrast: {atempts: 3}
+  - reward: {from: {pairs: contrst}}
+"""
+
+
+@pytest.fixture
+def three_mistakes(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(THREE_MISTAKES)
+    return path
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "validate", "show"])
+def test_three_mistakes_are_told_at_once_with_exit_2_within_a_second(cli, three_mistakes, command):
+    began = time.monotonic()
+    done = cli(command, three_mistakes)
+    seconds = time.monotonic() - began
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "3 problem(s)" in done.stderr
+    for part in ("stages[0].train (prompts)", "did you mean 'attempts'?", "did you mean 'contrast'?"):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert seconds < 2  # a second on an idle machine
+
+
+@pytest.mark.parametrize(
+    "words", [("--help",), ("ls",), ("show", "ppo"), ("plan", "tiny_rlcd_helpful"), ("validate", "recipes/tiny_rlcd_helpful.yaml")]
+)
+def test_light_commands_import_nothing_heavy(words, tmp_path):
+    import subprocess
+
+    code = (
+        "import sys\nfrom lite import cli\n"
+        f"sys.argv = ['lite', *{list(words)!r}]\n"
+        "try:\n    cli.main()\nexcept SystemExit as e:\n    assert not e.code, e.code\n"
+        f"found = [name for name in {HEAVY!r} if name in sys.modules]\nassert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_words_show_the_help(cli):
+    done = cli()
+    assert "Usage" in done.stdout + done.stderr
+    assert done.returncode == 2
+
+
+def test_plan_prints_a_table_and_json(cli, tmp_path):
+    done = cli("plan", "recipes/tiny_rlcd_helpful.yaml", "ppo.kl_coef=0.2", "--runs", tmp_path)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["stage", "reads", "status", "why"]
+    assert [line.split()[0] for line in lines[1:]] == ["prompts", "contrast", "reward", "ppo", "evaluate"]
+    assert "never run" in lines[1]
+    found = json.loads(cli("plan", "tiny_rlcd_helpful", "--json", "--runs", tmp_path).stdout)
+    assert found["stages"][3]["inputs"] == {"prompts": "prompts", "reward": "reward"}
+    assert found["stages"][3]["status"] == "run"
+
+
+def test_plan_compares_with_the_latest_run_of_the_recipe(cli, fakes, tmp_path, small_recipe):
+    run = fakes.go().run
+    path = tmp_path / "small.yaml"
+    path.write_text(small_recipe)
+    done = cli("plan", path, "ppo.kl_coef=0.002", "--runs", fakes.folder)
+    assert "ppo.kl_coef changed 0.004 -> 0.002" in done.stdout
+    assert done.stdout.count("cached") == 3
+    assert run.name in done.stderr
+
+
+def test_a_dry_run_is_a_plan_and_touches_nothing(cli, tmp_path):
+    done = cli("run", "tiny_rlcd_helpful", "--dry-run", "--runs", tmp_path / "runs")
+    assert "will run" in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resuming_reads_the_recipe_and_overrides_of_the_run(cli, fakes):
+    fakes.go("ppo.kl_coef=0.5")
+    for words in (("--resume",), ("--resume", "latest"), ("--resume", "--json")):
+        done = cli("run", *words, "--dry-run", "--runs", fakes.folder)
+        assert done.returncode == 0
+        assert done.stdout.count("cached") == 5
+    more = cli("run", "--resume", "ppo.kl_coef=0.25", "--dry-run", "--runs", fakes.folder)
+    assert "ppo.kl_coef changed 0.5 -> 0.25" in more.stdout
+
+
+def test_resuming_a_finished_run_prints_its_results(cli, fakes):
+    run = fakes.go().run
+    done = cli("run", "--resume", "--runs", fakes.folder)
+    assert done.returncode == 0
+    assert done.stdout == "# Results\n\n## Models\n\n| base | 25 % |\n"
+    assert "[5/5] evaluate: done in" in done.stderr
+    assert "\r" not in done.stderr
+    found = json.loads(cli("run", "--resume", "--json", "--runs", fakes.folder).stdout)
+    assert (found["state"], found["exit_code"], found["run"]) == ("done", 0, str(run.folder.path))
+    assert found["report"]["models"] == {"base": {"success": 0.25}}
+
+
+def test_a_failed_run_has_its_exit_code_and_its_message(cli, tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("{task: helpful, stages: [{prompts: {source: nowhere.jsonl}}]}")
+    done = cli("run", file, "--runs", tmp_path / "runs", "--json")
+    found = json.loads(done.stdout)
+    assert found["state"] == "failed"
+    assert done.returncode == found["exit_code"] != 0
+    assert "nowhere.jsonl" in found["error"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("run",), "which recipe?"),
+        (("run", "tiny_rlcd_helpfull"), "did you mean 'tiny_rlcd_helpful'?"),
+        (("run", "tiny_rlcd_helpful", "ppo.stepps=3"), "did you mean 'steps'?"),
+        (("run", "tiny_rlcd_helpful", "--seed", "-4"), "seed: a whole number"),
+        (("run", "tiny_rlcd_helpful", "--name", "../x"), "--name"),
+        (("run", "--resume", "nothing", "--runs", "/nowhere"), "no such run"),
+        (("run", "tiny_rlcd_helpful", "--from-run", "nothing", "--runs", "/nowhere"), "no such run"),
+        (("run", "tiny_rlcd_helpful", "--no-such-flag"), "No such option"),
+        (("show", "ppoo"), "did you mean 'ppo'?"),
+        (("ls", "run"), "did you mean 'runs'?"),
+        (("validate", "nowhere.yaml"), "no such file"),
+        (("validate", "nowhere.jsonl"), "cannot be read"),
+    ],
+)
+def test_usage_errors_exit_2_with_a_hint(cli, words, expected):
+    done = cli(*words)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_ls_lists_everything_or_one_thing(cli, fakes):
+    run = fakes.go().run
+    found = json.loads(cli("ls", "--json", "--runs", fakes.folder).stdout)
+    assert {row["recipe"] for row in found["recipes"]} == set(built_in())
+    assert found["runs"][0] | {"started": None} == {
+        "run": run.name,
+        "recipe": "small",
+        "state": "done",
+        "stage": "5/5 evaluate",
+        "started": None,
+    }
+    assert "ppo" in {row["stage"] for row in found["stages"]}
+    assert cli("ls", "tasks").stdout.splitlines()[1].startswith("harmless")
+
+
+def test_show_shows_each_kind_of_thing(cli, fakes):
+    run = fakes.go().run
+    assert "kl_coef" in cli("show", "ppo").stdout
+    assert "properties" in json.loads(cli("show", "ppo", "--schema").stdout)
+    assert "steps: 7" in cli("show", "tiny_rlcd_helpful", "ppo.steps=7").stdout
+    assert json.loads(cli("show", "tiny_rlcd_helpful", "--json").stdout)["task"] == "helpful"
+    assert json.loads(cli("show", "tiny_rlcd_helpful", "--schema").stdout)["required"] == ["task", "stages"]
+    assert "phrases" in cli("show", "harmless").stdout
+    shown = cli("show", "latest", "--runs", fakes.folder).stdout
+    assert "state: done" in shown
+    assert "| base | 25 % |" in shown
+    assert json.loads(cli("show", run.name, "--runs", fakes.folder, "--json").stdout)["stages"][0]["done"] is True
+
+
+def test_the_printed_recipe_is_a_recipe(cli, tmp_path):
+    file = tmp_path / "copy.yaml"
+    file.write_text(cli("show", "tiny_rlcd_helpful").stdout)
+    assert cli("validate", file).returncode == 0
+
+
+def test_validate_counts_pairs_and_says_what_is_wrong(cli, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    assert "1 pairs" in cli("validate", file).stdout
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", "choosen": "b", "rejected": "c"}\n')
+    done = cli("validate", file, "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["problems"] == ["line 2: no 'chosen'; is it 'choosen'?"]
+
+
+def test_doctor_gives_a_level_and_a_fix_for_every_check(cli, tmp_path):
+    done = cli("doctor", "--json", "--runs", tmp_path)
+    found = json.loads(done.stdout)
+    checks = {check["name"]: check for check in found["checks"]}
+    assert checks["4 bits"]["level"] == "green", checks["4 bits"]
+    assert {"python", "platform", "memory", "disk", "gpu", "tiny base"} <= set(checks)
+    assert all(check["fix"] for check in checks.values() if check["level"] != "green")
+    assert done.returncode == (0 if found["ok"] else 3)
+
+
+def test_resume_may_stand_alone():
+    from lite.cli import spell_out_resume
+
+    assert spell_out_resume(["run", "--resume"]) == ["run", "--resume", "latest"]
+    assert spell_out_resume(["run", "--resume", "-q"]) == ["run", "--resume", "latest", "-q"]
+    assert spell_out_resume(["run", "--resume", "x.yaml"]) == ["run", "--resume", "latest", "x.yaml"]
+    assert spell_out_resume(["run", "--resume", "tiny_rlcd_helpful"]) == ["run", "--resume", "latest", "tiny_rlcd_helpful"]
+    assert spell_out_resume(["run", "--resume", "2026-x", "a.b=1"]) == ["run", "--resume", "2026-x", "a.b=1"]
+    assert spell_out_resume(["run", "--resume", "a.b=1"]) == ["run", "--resume", "latest", "a.b=1"]

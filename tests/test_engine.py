@@ -1,0 +1,274 @@
+"""The engine with fake stages: order, resuming, taking from other runs, and how every kind of end is told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lite import engine
+from lite.errors import ArtifactError, DivergedError, JudgeError, PreconditionError
+from lite.runs import read
+
+ALL = ["prompts", "contrast", "reward", "ppo", "evaluate"]
+
+
+def test_a_run_leaves_everything_that_the_layout_promises(fakes):
+    outcome = fakes.go()
+    assert (outcome.state, outcome.exit_code, fakes.stages.ran) == ("done", 0, ALL)
+    folder = outcome.run.folder.path
+    top = {path.name for path in folder.iterdir()}
+    assert {"recipe.yaml", "resolved.yaml", "plan.json", "env.json", "run.json", "events.jsonl", "report.json", "report.md"} <= top
+    assert [path.name for path in sorted((folder / "stages").iterdir())] == [f"{i:02d}-{id}" for i, id in enumerate(ALL, 1)]
+    for record in outcome.run.stages():
+        assert record.done
+        assert record.folder.metrics.is_file()
+        assert not record.folder.ckpt.exists()
+    assert outcome.run.facts["state"] == "done"
+    assert outcome.run.facts["pid"] == os.getpid()
+    assert [e["event"] for e in read.lines(outcome.run.folder.events)][-1] == "run done"
+
+
+def test_stages_get_their_inputs_by_name_and_one_base_for_the_whole_run(fakes):
+    fakes.go()
+    inputs = {call.stage: call.inputs for call in fakes.stages.calls}
+    assert inputs["ppo"]["reward"].path.parent.name == "03-reward"
+    assert list(inputs["evaluate"]["policies"]) == ["ppo"]
+    assert fakes.stages.loaded == 1
+
+
+def test_an_optional_input_that_nobody_gives_is_none(fakes):
+    text = "{task: helpful, stages: [prompts, evaluate]}"
+    fakes.go(text=text)
+    assert fakes.stages.calls[1].inputs["pairs"] is None
+    assert fakes.stages.calls[1].inputs["policies"] == {}
+
+
+def test_json_is_valid_where_figures_are_not_numbers(fakes):
+    run = fakes.go().run
+    strict = {"parse_constant": pytest.fail}
+    for file in run.folder.path.rglob("*.json"):
+        if file.parent.name != "out":  # the fake's own report is not ours
+            json.loads(file.read_text(), **strict)
+    metrics = next(run.folder.path.glob("stages/04-ppo/metrics.jsonl")).read_text()
+    assert json.loads(metrics, **strict)["loss"] is None
+    assert run.report()["diagnostics"] == {"kl": None}
+
+
+def test_the_report_is_the_evaluations_and_tells_the_times(fakes):
+    run = fakes.go("ppo.kl_coef=0.5").run
+    report = run.report()
+    assert report["models"] == {"base": {"success": 0.25}}
+    assert list(report["run"]["seconds"]) == ALL
+    page = run.folder.report_md.read_text()
+    assert "ppo.kl_coef=0.5" in page
+    assert engine.headline(run) == "# Results\n\n## Models\n\n| base | 25 % |"
+
+
+def test_without_an_evaluation_the_report_keeps_its_shape(fakes):
+    run = fakes.go(text="{task: helpful, stages: [prompts]}").run
+    assert run.report()["models"] == {}
+    assert run.report()["comparisons"] == []
+
+
+def test_resuming_a_finished_run_repeats_nothing(fakes):
+    run = fakes.go().run
+    before = {path: path.stat().st_mtime_ns for path in run.folder.path.glob("stages/*/out/*")}
+    again = fakes.go(resume=run)
+    assert again.state == "done"
+    assert fakes.stages.ran == ALL
+    assert {path: path.stat().st_mtime_ns for path in run.folder.path.glob("stages/*/out/*")} == before
+
+
+def test_resuming_after_a_failure_runs_what_is_left(fakes):
+    fakes.stages.fail["ppo"] = ZeroDivisionError("by zero")
+    failed = fakes.go()
+    assert (failed.state, failed.exit_code) == ("failed", 1)
+    done = fakes.go(resume=failed.run)
+    assert done.state == "done"
+    assert fakes.stages.ran == [*ALL[:4], "ppo", "evaluate"]
+    assert done.run.folder == failed.run.folder
+    assert done.run.facts["error"] is None
+
+
+def test_a_changed_knob_repeats_its_stage_and_what_follows(fakes):
+    run = fakes.go().run
+    fakes.stages.calls.clear()
+    again = fakes.go("ppo.kl_coef=0.5", resume=run)
+    assert fakes.stages.ran == ["ppo", "evaluate"]
+    assert "kl_coef=0.5" in (again.run.folder.path / "stages/04-ppo/out/made.txt").read_text()
+    started = {e["stage"]: e["why"] for e in read.lines(run.folder.events) if e["event"] == "stage started"}
+    assert started["ppo"] == "ppo.kl_coef changed 0.004 -> 0.5"
+    assert started["evaluate"] == "input ppo changed"
+
+
+def test_a_knob_without_effect_repeats_nothing(fakes):
+    run = fakes.go().run
+    fakes.go("ppo.micro_tokens=128", "contrast.batch_rows=3", resume=run)
+    assert fakes.stages.ran == ALL
+
+
+def test_a_stage_put_in_between_moves_the_later_ones(fakes, small_recipe):
+    run = fakes.go().run
+    fakes.stages.calls.clear()
+    text = small_recipe.replace("  - reward\n", "  - reward\n  - reward: {as: other, epochs: 3}\n").replace(
+        "ppo: {", "ppo: {from: {reward: reward}, "
+    )
+    text = text.replace("evaluate: {", "evaluate: {from: {reward: reward}, ")
+    again = fakes.go(text=text, resume=run)
+    assert fakes.stages.ran == ["other"]
+    assert (again.run.folder.path / "stages/05-ppo/out/made.txt").is_file()
+
+
+def test_finished_stages_of_another_run_are_taken(fakes):
+    first = fakes.go().run
+    fakes.stages.calls.clear()
+    second = fakes.go("reward.epochs=3", from_run=first)
+    assert second.run.folder != first.folder
+    assert fakes.stages.ran == ["reward", "ppo", "evaluate"]
+    copy = second.run.folder.path / "stages/02-contrast/out/made.txt"
+    assert copy.read_text() == (first.folder.path / "stages/02-contrast/out/made.txt").read_text()
+    assert read.read_json(copy.parent.parent / "stage.json")["taken_from"].endswith("02-contrast")
+
+
+def test_a_flipped_byte_is_noticed_before_it_is_used(fakes):
+    run = fakes.go().run
+    file = run.folder.path / "stages/02-contrast/out/made.txt"
+    file.write_text(file.read_text().replace("contrast", "kontrast"))
+    again = fakes.go(resume=run)
+    assert (again.state, again.exit_code) == ("failed", 1)
+    assert "made.txt" in str(again.error)
+    assert "delete" in str(again.error)
+
+
+def test_a_half_written_result_does_not_count(fakes):
+    run = fakes.go().run
+    folder = run.folder.path / "stages/05-evaluate"
+    (folder / "out").rename(folder / "out.tmp")
+    fakes.stages.calls.clear()
+    fakes.go(resume=run)
+    assert fakes.stages.ran == ["evaluate"]
+    assert not (folder / "out.tmp").exists()
+
+
+def test_checkpoints_survive_an_interruption_but_not_a_change(fakes):
+    fakes.stages.fail["ppo"] = KeyboardInterrupt()
+    run = fakes.go().run
+    kept = run.folder.path / "stages/04-ppo/ckpt/step-1"
+    kept.write_text("state")
+    fakes.stages.fail["ppo"] = KeyboardInterrupt()
+    fakes.go(resume=run)
+    assert kept.is_file()
+    fakes.stages.fail["ppo"] = KeyboardInterrupt()
+    fakes.go("ppo.lr=0.5", resume=run)
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "code"),
+    [
+        (KeyboardInterrupt(), "stopped", 75),
+        (DivergedError("kl 400"), "diverged", 4),
+        (JudgeError("3 % readable"), "failed", 4),
+        (PreconditionError("no GPU"), "failed", 3),
+        (ArtifactError("gone"), "failed", 1),
+        (IndexError("a bug"), "failed", 1),
+    ],
+)
+def test_every_end_has_its_state_and_exit_code(fakes, raised, state, code):
+    fakes.stages.fail["reward"] = raised
+    outcome = fakes.go()
+    assert (outcome.state, outcome.exit_code) == (state, code)
+    assert outcome.run.facts["state"] == state
+    assert outcome.run.facts["exit_code"] == code
+    assert outcome.run.facts["stage"] == "reward"
+    assert not (outcome.run.folder.path / "stages/03-reward/out").exists()
+
+
+def test_a_bug_is_one_line_for_the_user_and_a_traceback_in_the_log(fakes):
+    fakes.stages.fail["reward"] = IndexError("a bug\nwith a second line")
+    outcome = fakes.go()
+    assert str(outcome.error).startswith("stage reward failed: IndexError: a bug (")
+    assert "log.txt" in str(outcome.error)
+    assert "Traceback" in outcome.run.folder.log.read_text()
+
+
+def test_the_wrong_artifact_is_refused(fakes, monkeypatch):
+    from lite.artifacts import Pairs
+
+    monkeypatch.setattr(fakes.stages, "stage_function", lambda kind: lambda spec, *, out, bench, **inputs: Pairs(out))
+    outcome = fakes.go()
+    assert "its contract says Prompts" in str(outcome.error)
+
+
+def test_a_run_is_held_by_one_process(fakes):
+    run = fakes.go().run
+    with read_lock(run), pytest.raises(PreconditionError, match="another process"):
+        fakes.go(resume=run)
+    assert fakes.go(resume=run).state == "done"
+
+
+def read_lock(run):
+    from lite.runs.journal import Journal
+
+    return Journal(run.folder, run.facts).held()
+
+
+def test_the_environment_is_set_but_never_overrules_the_user(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for name in engine.ENVIRONMENT | engine.QUIET_ENVIRONMENT:
+        if name not in os.environ:
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+    engine.prepare_environment(offline=True)
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_engine_imports_no_torch():
+    code = "import sys, lite.engine; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False).returncode == 0
+
+
+KILLED = """
+import sys, time, pathlib
+sys.path[:0] = [{tests!r}, {root!r}]
+from conftest import FakeRuns, RECIPE
+fakes = FakeRuns(pathlib.Path(sys.argv[1]))
+original = fakes.stages.stage_function
+def slow(kind):
+    def stage(*words, **named):
+        made = original(kind)(*words, **named)
+        if kind == "ppo":
+            print("ready", flush=True)
+            time.sleep(60)
+        return made
+    return stage
+fakes.stages.stage_function = slow
+fakes.go()
+"""
+
+
+def test_a_killed_run_is_seen_as_interrupted_and_goes_on(fakes):
+    code = KILLED.format(tests=str(Path(__file__).parent), root=str(Path(__file__).parent.parent))
+    process = subprocess.Popen([sys.executable, "-c", code, str(fakes.folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    run = read.latest(fakes.folder)
+    assert run is not None
+    assert run.state == "running"
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 5
+    while run.state == "running" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert run.state == "interrupted"
+    again = fakes.go(resume=run)
+    assert (again.state, fakes.stages.ran) == ("done", ["ppo", "evaluate"])
