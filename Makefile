@@ -1,0 +1,12 @@
+PYTHON ?= .venv/bin/python
+
+check:  ## what CI runs
+	$(PYTHON) -m ruff format --check . && $(PYTHON) -m ruff check . && $(PYTHON) -m pyright && $(PYTHON) -m pytest
+
+fix:  ## what can be mended by itself
+	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
+
+base:  ## make the embedded base anew (under an hour on two cores)
+	$(PYTHON) -m lite.micro.build
+
+.PHONY: check fix base

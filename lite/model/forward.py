@@ -1,0 +1,153 @@
+"""Forward passes over prompt + response rows: log-probs, values and rewards, at response positions only.
+
+Everything response-shaped is (B, R): column j belongs to the j-th response token of its row. The hidden state that belongs to
+token j is the one *before* it (the state in which the policy chose it); a reward is read at the last token.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lite.model.bank import AdapterBank
+from lite.model.encoding import Row
+from lite.model.heads import ScalarHead
+from lite.objectives.logprobs import token_logprobs
+from lite.objectives.masks import scatter_kept
+
+HEAD_CHUNK = 256
+"""Positions per slice of the output head: 256 x 32k vocabulary x 4 bytes = 32 MiB."""
+
+
+class Batch(NamedTuple):
+    """Rows padded on the right."""
+
+    ids: Tensor  # (B, T) long
+    attend: Tensor  # (B, T) long, 1 = token
+    before: Tensor  # (B, R) long, position of the hidden state that chose response token j
+    targets: Tensor  # (B, R) long
+    keep: Tensor  # (B, R) bool
+    last: Tensor  # (B,) long, position of the last token
+
+
+class ResponseLogProbs(NamedTuple):
+    logp: Tensor  # (B, R) fp32, 0 off-mask
+    entropy: Tensor  # (B, R) fp32, detached, 0 off-mask
+
+
+class Scores(NamedTuple):
+    """What one mixed pass tells of N rollouts."""
+
+    reference: Tensor  # (N, R) log-probs of the response under the base
+    values: Tensor  # (N, R); empty if no value role took part
+    rewards: Tensor  # (N,)
+
+
+def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device) -> Batch:
+    width, span = max(len(r) for r in rows), max(len(r.response) for r in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    attend = torch.zeros((len(rows), width), dtype=torch.long)
+    before = torch.zeros((len(rows), span), dtype=torch.long)
+    targets = torch.full((len(rows), span), pad_id, dtype=torch.long)
+    keep = torch.zeros((len(rows), span), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        if not row.prompt or not row.response:
+            raise ValueError(f"row {i} has no {'prompt' if not row.prompt else 'response'}: both need at least one token")
+        p, n = len(row.prompt), len(row.response)
+        ids[i, : p + n] = torch.tensor(row.prompt + row.response)
+        attend[i, : p + n] = 1
+        before[i, :n] = torch.arange(p - 1, p + n - 1)
+        targets[i, :n] = torch.tensor(row.response)
+        keep[i, :n] = True
+    last = attend.sum(1) - 1
+    return Batch(*(t.to(device) for t in (ids, attend, before, targets, keep, last)))
+
+
+def micro_batches(lengths: Sequence[int], *, tokens: int) -> list[list[int]]:
+    """Positions grouped by length, so that rows x longest row <= ``tokens`` (or a single row)."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def hidden_states(trunk: nn.Module, batch: Batch) -> Tensor:
+    """(B, T, D)"""
+    return trunk(input_ids=batch.ids, attention_mask=batch.attend, use_cache=False).last_hidden_state
+
+
+def response_logprobs(hidden: Tensor, vocabulary: Tensor, batch: Batch, *, temperature: float = 1.0) -> ResponseLogProbs:
+    """Log-probs of the response tokens under softmax(logits / temperature): the distribution that was sampled from."""
+    chosen = _at(hidden, batch.before)[batch.keep]
+    flat = token_logprobs(chosen, vocabulary, batch.targets[batch.keep], temperature=temperature, chunk=HEAD_CHUNK)
+    return ResponseLogProbs(scatter_kept(flat.logp, batch.keep), scatter_kept(flat.entropy, batch.keep))
+
+
+def response_values(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:
+    """(B, R) fp32, 0 off-mask"""
+    return head(_at(hidden, batch.before)) * batch.keep
+
+
+def last_rewards(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:
+    """(B,) fp32: the head at the last token, never at padding"""
+    rows = torch.arange(len(batch.last), device=hidden.device)
+    return head(hidden[rows, batch.last])
+
+
+@torch.no_grad()
+def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: str | None, temperature: float, micro_tokens: int) -> Scores:
+    """Reference log-probs, values and rewards of finished rollouts in ONE pass over the 4-bit weights per micro-batch.
+
+    Rows of the three roles lie side by side in a batch (PEFT's mixed adapters), so the base is dequantised once, not thrice.
+    Equal to separate passes; a test holds both together.
+    """
+    roles = [None, reward] + ([value] if value else [])
+    span = max(len(r.response) for r in rows)
+    device = bank.base.device
+    reference = torch.zeros(len(rows), span, device=device)
+    values = torch.zeros(len(rows), span if value else 0, device=device)
+    rewards = torch.zeros(len(rows), device=device)
+    for group in micro_batches([len(r) * len(roles) for r in rows], tokens=micro_tokens):
+        batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=device)
+        n, r = batch.keep.shape
+        index = torch.tensor(group, device=device)
+        with bank.mixing([role for role in roles for _ in range(n)]) as trunk:
+            stacked = batch._replace(ids=batch.ids.repeat(len(roles), 1), attend=batch.attend.repeat(len(roles), 1))
+            hidden = hidden_states(trunk, stacked)
+        reference[index, :r] = response_logprobs(hidden[:n], bank.vocabulary, batch, temperature=temperature).logp
+        rewards[index] = last_rewards(hidden[n : 2 * n], bank.head(reward), batch)
+        if value:
+            values[index, :r] = response_values(hidden[2 * n :], bank.head(value), batch)
+    return Scores(reference, values, rewards)
+
+
+@torch.no_grad()
+def reward_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str, micro_tokens: int) -> Tensor:
+    """(N,) rewards of one adapter alone."""
+    rewards = torch.zeros(len(rows), device=bank.base.device)
+    for group in micro_batches([len(r) for r in rows], tokens=micro_tokens):
+        batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
+        with bank.using(role) as trunk:
+            rewards[torch.tensor(group, device=rewards.device)] = last_rewards(hidden_states(trunk, batch), bank.head(role), batch)
+    return rewards
+
+
+@torch.no_grad()
+def logprob_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str | None, temperature: float, micro_tokens: int) -> Tensor:
+    """(N, R) log-probs of the responses under one role."""
+    logp = torch.zeros(len(rows), max(len(r.response) for r in rows), device=bank.base.device)
+    for group in micro_batches([len(r) for r in rows], tokens=micro_tokens):
+        batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
+        with bank.using(role) as trunk:
+            found = response_logprobs(hidden_states(trunk, batch), bank.vocabulary, batch, temperature=temperature)
+        logp[torch.tensor(group, device=logp.device), : found.logp.shape[1]] = found.logp
+    return logp
+
+
+def _at(hidden: Tensor, positions: Tensor) -> Tensor:
+    """hidden (B, T, D), positions (B, R) -> (B, R, D)"""
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))

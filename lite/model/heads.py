@@ -1,0 +1,51 @@
+"""Scalar heads: one number per position, in 32 bits, beside an adapter."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lite.errors import ArtifactError
+
+
+class ScalarHead(nn.Module):
+    """A linear map from hidden state to one number; reads any float type, computes in fp32."""
+
+    def __init__(self, hidden_size: int, device: torch.device):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, hidden_size, device=device))
+        self.bias = nn.Parameter(torch.zeros(1, device=device))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden: (..., D) any float -> (...) fp32"""
+        return nn.functional.linear(hidden.float(), self.weight, self.bias)[..., 0]
+
+    def randomize(self, seed: int) -> "ScalarHead":
+        """Normal weights of standard deviation 1 / sqrt(D + 1), zero bias (Stiennon et al. 2020)."""
+        generator = torch.Generator().manual_seed(seed)
+        draw = torch.randn(self.weight.shape, generator=generator) / (self.weight.shape[1] + 1) ** 0.5
+        with torch.no_grad():
+            self.weight.copy_(draw)
+            self.bias.zero_()
+        return self
+
+    def copy_from(self, other: "ScalarHead") -> "ScalarHead":
+        with torch.no_grad():
+            self.weight.copy_(other.weight)
+            self.bias.copy_(other.bias)
+        return self
+
+    def save(self, file: Path) -> None:
+        save_file({"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu().contiguous()}, file)
+
+    def load(self, file: Path) -> "ScalarHead":
+        try:
+            stored = load_file(file)
+            self.load_state_dict(stored)
+        except FileNotFoundError as e:
+            raise ArtifactError(f"{file}: no such head; run the reward stage again") from e
+        except (SafetensorError, RuntimeError) as e:
+            raise ArtifactError(f"{file}: not the head of this base ({e}); run the reward stage again") from e
+        return self

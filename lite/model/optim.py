@@ -1,0 +1,50 @@
+"""Optimisers and learning-rate schedules for adapters and heads."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from lite.errors import DivergedError
+
+
+def adamw(groups: list[tuple[list[nn.Parameter], float]], *, eps: float = 1e-8, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """AdamW over (parameters, learning rate) groups: 8-bit and paged on a GPU (Dettmers et al. 2022), torch's own on a CPU.
+
+    bitsandbytes keeps the state of tensors under 4,096 values, the scalar heads among them, in 32 bits.
+    """
+    parameters = [{"params": ps, "lr": lr, "base_lr": lr} for ps, lr in groups]
+    if groups[0][0][0].device.type == "cuda":
+        from bitsandbytes.optim import PagedAdamW8bit
+
+        return PagedAdamW8bit(parameters, eps=eps, weight_decay=weight_decay)
+    return torch.optim.AdamW(parameters, eps=eps, weight_decay=weight_decay)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Every group's learning rate := its own base rate times ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def warmup_cosine(step: int, total: int, warmup: int) -> float:
+    """Linear rise over ``warmup`` steps, then half a cosine to 0; ``step`` counts from 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def warmup_linear(step: int, total: int, warmup: int) -> float:
+    """Linear rise over ``warmup`` steps, then linear decay to 0 after the last; ``step`` counts from 0."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (total - step) / max(1, total - warmup)
+
+
+def clip_and_check(parameters: Iterable[nn.Parameter], max_norm: float, where: str) -> float:
+    """Clip the gradient norm and return it; a norm that is not finite stops the run before the weights are touched."""
+    norm = float(torch.nn.utils.clip_grad_norm_(list(parameters), max_norm))
+    if not math.isfinite(norm):
+        raise DivergedError(f"{where}: the gradient is {norm}; lower the learning rate or check the rewards")
+    return norm

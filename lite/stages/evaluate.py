@@ -1,0 +1,169 @@
+"""Held-out replies of every model on the same prompts, judged, compared and laid side by side.
+
+Decoding follows Yang et al. 2023, appendix: temperature 1, nucleus 0.9 (a recipe may change both), cut at the stop string, role
+names stripped. Every model answers every test prompt ``draws`` times, each draw under the same seed for all models.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lite.artifacts import Evaluation, Pairs, Policy, Prompts, Reward
+from lite.contracts import EvaluateSpec
+from lite.errors import RecipeError
+from lite.evaluate import oracle, summary
+from lite.evaluate.markdown import render
+from lite.model.bank import AdapterBank
+from lite.model.encoding import Row, encode, encode_row
+from lite.model.forward import logprob_rows, reward_rows
+from lite.model.generate import Decoding, generate
+from lite.records import Prompt, Reply, write_rows
+from lite.runs.publish import write_json
+from lite.stages.bench import Bench
+from lite.text.clean import decode_reply
+from lite.text.contrast import contrast, draw_index
+from lite.text.dialogue import STOP
+from lite.text.dialogue import prompt as plain_prompt
+
+BASE, P_PLUS, REWARD, POLICY = "base", "p_plus", "reward", "policy"
+MICRO_TOKENS = 4096
+
+
+def evaluate(
+    spec: EvaluateSpec,
+    *,
+    prompts: Prompts,
+    pairs: Pairs | None,
+    reward: Reward | None,
+    policies: Mapping[str, Policy],
+    out: Path,
+    bench: Bench,
+) -> Evaluation:
+    models = _models(spec, policies)
+    rows = prompts.rows("test")[: spec.prompts]
+    by_id = {row.id: row for row in rows}
+    bank = bench.bank()
+    replies: list[Reply] = []
+    kl: dict[str, float] = {}
+    with bench.progress(len(models) * spec.draws * len(rows), "replies", "evaluate: held-out prompts") as bar:
+        for model in models:
+            role = POLICY if model in policies else None  # a stage's id may hold a dot, an adapter's name may not
+            if role:
+                bank.load(role, policies[model].adapter)
+            texts = [_prompt(row, model, bench) for row in rows]
+            ids = [encode(bank.base.tokenizer, text) for text in texts]
+            for draw in range(spec.draws):
+                found = generate(
+                    bank,
+                    role,
+                    ids,
+                    seeds=[bench.seed_for(row.id, draw) for row in rows],
+                    decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
+                    rows=spec.batch_rows,
+                    done=lambda n, tokens: bar.advance(n, tokens=tokens),
+                )
+                replies += [
+                    Reply(row.id, model, draw, text, reply_text(g.text), g.stop, len(g.ids))
+                    for row, text, g in zip(rows, texts, found, strict=True)
+                ]
+                if role and draw == 0:
+                    kl[model] = _kl(bank, role, [Row(p, g.ids) for p, g in zip(ids, found, strict=True)])
+            if role:
+                bank.drop(role)
+    judged_by_oracle = prompts.read_json("report.json").get("source") == "micro"
+    if judged_by_oracle:
+        replies = oracle.judge(replies, by_id)
+    report = _report(replies, kl, judged_by_oracle, prompts=prompts, pairs=pairs, reward=reward, bank=bank, task=bench.task)
+    write_rows(out / "replies.jsonl", replies)
+    write_json(out / "report.json", report)
+    shown = [[r for r in replies if r.id == row.id and r.draw == 0] for row in rows[: spec.side_by_side]]
+    for group in shown:
+        bench.show(prompt=plain_prompt(by_id[group[0].id].turns), **{r.model: r.text.strip() for r in group})
+    (out / "report.md").write_text(render(report, task=bench.task, shown=[(plain_prompt(by_id[g[0].id].turns), g) for g in shown]), encoding="utf-8")
+    return Evaluation(out)
+
+
+def _models(spec: EvaluateSpec, policies: Mapping[str, Policy]) -> list[str]:
+    """What is compared: the references that the recipe names, then every policy made so far."""
+    unknown = [name for name in spec.against if name not in (BASE, P_PLUS, *policies)]
+    if unknown:
+        there = ", ".join((BASE, P_PLUS, *policies))
+        raise RecipeError("evaluate.against", [f"{name!r} is no model of this run (there are: {there})" for name in unknown])
+    return list(dict.fromkeys([BASE, *spec.against, *policies]))
+
+
+def _prompt(row: Prompt, model: str, bench: Bench) -> str:
+    if model == P_PLUS:
+        return contrast(row.turns, bench.task, draw_index(bench.task, bench.seed, bench.stage, row.id)).p_plus
+    return plain_prompt(row.turns, lead=bench.task.lead)
+
+
+def _kl(bank: AdapterBank, role: str, rows: Sequence[Row]) -> float:
+    """Mean over replies of log p_policy - log p_base, in nats: the KL to the base where replies are drawn from the whole distribution."""
+    ours, base = (logprob_rows(bank, rows, role=r, temperature=1.0, micro_tokens=MICRO_TOKENS).sum(1) for r in (role, None))
+    return float((ours - base).mean())
+
+
+def _report(
+    replies: list[Reply],
+    kl: dict[str, float],
+    judged: bool,
+    *,
+    prompts: Prompts,
+    pairs: Pairs | None,
+    reward: Reward | None,
+    bank: AdapterBank,
+    task: Any,
+) -> dict[str, Any]:
+    groups = summary.by_model(replies)
+    models = {model: summary.describe(rows) | ({"kl_to_base": kl[model]} if model in kl else {}) for model, rows in groups.items()}
+    found: dict[str, Any] = dict(reward.report()) if reward else {}
+    if reward:
+        scored = _rewards(bank, reward, replies, {row.id: plain_prompt(row.turns, lead=task.lead) for row in prompts.rows("test")})
+        for model, rows in groups.items():
+            values = [scored[r] for r in rows if r in scored]
+            models[model]["reward"] = sum(values) / len(values) if values else None
+        if judged:
+            found |= _against_oracle(groups[BASE], scored)
+    names = list(groups)
+    return {
+        "judge": "oracle" if judged else None,
+        "models": models,
+        "comparisons": [summary.compare(groups[a], groups[b]) for i, b in enumerate(names) for a in names[i + 1 :]] if judged else [],
+        "reward": found,
+        "diagnostics": {"pairs": _pairs(pairs, prompts, judged)} if pairs else {},
+    }
+
+
+def _rewards(bank: AdapterBank, reward: Reward, replies: list[Reply], prompt_of: Mapping[str, str]) -> dict[Reply, float]:
+    """The reward of every reply to its PLAIN prompt, whatever prompt it was written under; empty replies have none."""
+    bank.load(REWARD, reward.adapter)
+    bank.head(REWARD).load(reward.head)
+    kept = [r for r in replies if r.text.strip()]
+    rows = [encode_row(bank.base.tokenizer, prompt_of[r.id], r.text + STOP) for r in kept]
+    rewards = reward_rows(bank, rows, role=REWARD, micro_tokens=MICRO_TOKENS).tolist()
+    bank.drop(REWARD)
+    return dict(zip(kept, rewards, strict=True))
+
+
+def reply_text(raw: str) -> str:
+    """The decoded reply with the white space that stood between prompt and reply, so that prompt + text is what was written."""
+    return raw[: len(raw) - len(raw.lstrip())] + decode_reply(raw)
+
+
+def _against_oracle(base: list[Reply], scored: Mapping[Reply, float]) -> dict[str, Any]:
+    """The reward model on pairs that it never saw: the base's first two draws on every test prompt."""
+    draws: dict[str, dict[int, Reply]] = {}
+    for reply in base:
+        draws.setdefault(reply.id, {})[reply.draw] = reply
+    met = [(d[0], d[1]) for d in draws.values() if 1 in d and d[0] in scored and d[1] in scored]
+    return oracle.reward_accuracy(
+        [(scored[a], scored[b]) for a, b in met], [(float(a.score or 0), float(b.score or 0)) for a, b in met]
+    )
+
+
+def _pairs(pairs: Pairs, prompts: Prompts, judged: bool) -> dict[str, Any]:
+    found = pairs.report()
+    if judged:
+        found["labels"] = oracle.pair_labels(pairs.rows(), {row.id: row for row in prompts.rows("train")})
+    return found

@@ -1,0 +1,286 @@
+"""PPO of the base against a reward model, all on one set of 4-bit weights (Schulman et al. 2017; Ouyang et al. 2022).
+
+Policy and value are trained adapters, the reward model is a frozen one, the reference is the base with every adapter off.
+Preset ``rlcd`` follows AlpacaFarm's PPO as Yang et al. 2023 used it, ``n_plus`` Huang et al. 2024, with three differences:
+1. losses, whitening and KL see response tokens up to the stop string only, never padding or what would come after;
+2. policy and value loss are two backward passes, each inside its own role (a sum would be recomputed under one adapter);
+3. a kept adapter holds exactly the updates that its name says.
+"""
+
+import math
+import resource
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lite.artifacts import Policy, Prompts, Reward
+from lite.chance import random_for
+from lite.contracts import PpoSpec
+from lite.errors import ArtifactError, DivergedError
+from lite.model.bank import AdapterBank
+from lite.model.encoding import encode
+from lite.model.forward import collate, hidden_states, response_logprobs, response_values
+from lite.model.optim import adamw, clip_and_check, set_rate, warmup_linear
+from lite.objectives.kl_control import AdaptiveKl, FixedKl, KlControl
+from lite.objectives.masks import masked_mean
+from lite.objectives.ppo import explained_variance, policy_loss, value_loss
+from lite.objectives.scores import Moments
+from lite.records import Prompt
+from lite.runs.publish import write_json
+from lite.stages.bench import Bench
+from lite.stages.rollouts import POLICY, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, value_role, write
+from lite.text.dialogue import prompt as plain_prompt
+
+SHOWN = 4
+Ids = tuple[int, ...]
+
+
+def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, out: Path, bench: Bench) -> Policy:
+    bank = bench.bank()
+    train, left_out = _encoded(prompts.rows("train"), spec, bank, bench)
+    if not train:
+        raise ArtifactError(f"{prompts.path}: every prompt is longer than ppo.max_prompt_tokens = {spec.max_prompt_tokens}")
+    _set_up(spec, reward, bank, bench)
+    trainer = Trainer(spec, bank, bench, train)
+    best = Best(spec, bank, bench, _encoded(prompts.rows("dev")[: spec.dev_prompts], spec, bank, bench)[0])
+    last_good = bank.snapshot(POLICY)
+    figures: dict[str, float] = {}
+    with bench.progress(spec.steps, "steps", "ppo: rollouts and updates") as bar:
+        for step in range(spec.steps):
+            before = bank.snapshot(POLICY)
+            try:
+                figures = trainer.step(step)
+            except DivergedError as e:
+                _keep(bank, last_good, bench.ckpt / "last-good")
+                raise DivergedError(f"{e}; the last good adapter is kept in {bench.ckpt / 'last-good'}") from e
+            last_good = before
+            bench.metric(step=step + 1, **figures)
+            bar.advance(1, reward=figures["reward"], kl=figures["kl"], tokens_per_s=figures["tokens_per_s"])
+            if (step + 1) % spec.save_every == 0 or step + 1 == spec.steps:
+                bank.save(POLICY, bench.ckpt / f"step-{step + 1:04d}")
+                best.consider(step + 1)
+    chosen = best.settle(spec.steps)
+    bank.checkpointing(False)
+    bank.save(POLICY, out / "adapter")
+    report = {
+        "steps": chosen,
+        "updates": chosen * spec.updates_per_step,
+        "prompts": len(train),
+        "prompts_too_long": left_out,
+        "adapter_change": bank.change(POLICY),
+        "dev_reward": best.rewards,
+        "last": figures,
+    }
+    write_json(out / "report.json", report)
+    bench.log(f"policy of step {chosen}: reward {figures['reward']:.2f}, KL {figures['kl']:.2f} nats per response")
+    return Policy(out)
+
+
+class Trainer:
+    """The state of a PPO run and one step of it: roll out, score, update."""
+
+    def __init__(self, spec: PpoSpec, bank: AdapterBank, bench: Bench, prompts: list[Ids]):
+        self.spec, self.bank, self.bench, self.prompts = spec, bank, bench, prompts
+        self.policy_parameters = bank.parameters(POLICY)
+        joint = spec.value == "joint"
+        self.value_parameters = [*([] if joint else bank.parameters(VALUE)), *bank.head(VALUE).parameters()]
+        value_lr = spec.value_lr or spec.lr
+        self.optimizer = adamw([(self.policy_parameters, spec.lr), (self.value_parameters, value_lr)], eps=spec.adam_eps)
+        self.moments: Moments | None = None
+        self.control: KlControl = (
+            FixedKl(spec.kl_coef) if spec.kl_control == "fixed" else AdaptiveKl(spec.kl_coef, target=spec.kl_target, horizon=spec.kl_horizon)
+        )
+
+    def step(self, step: int) -> dict[str, float]:
+        """One PPO step; its figures. Raises :class:`DivergedError` before a bad update reaches the weights."""
+        spec, bench = self.spec, self.bench
+        began = time.monotonic()
+        which = self._turn(step)
+        prompts = [self.prompts[i] for i in which]
+        written = write(spec, self.bank, prompts, [bench.seed_for("rollout", step, k) for k in range(len(which))])
+        rolled = time.monotonic()
+        lengths = [len(p) + len(g.ids) for p, g in zip(prompts, written, strict=True)]
+        plans = [divide(spec, lengths, self._order(step, epoch)) for epoch in range(spec.epochs)]
+        rollouts = look(spec, self.bank, prompts, written, plans[0])
+        if spec.scale_reward and self.moments is None:  # the policy of the first step is the base: these are its own replies
+            self.moments = Moments.of(rollouts.rewards[rollouts.finished])
+        gains = appraise(spec, rollouts, kl_coef=self.control.coef, moments=self.moments)
+        figures = self._describe(rollouts, gains)
+        self._refuse_runaway(step, figures)
+        scored = time.monotonic()
+        set_rate(self.optimizer, warmup_linear(step, spec.steps, spec.warmup_steps))
+        figures |= self._update(step, plans, rollouts, gains)
+        self.control.update(figures["kl"], len(which))
+        ended = time.monotonic()
+        for k in range(min(SHOWN, len(which))):
+            bench.show(step=step + 1, prompt=self.bank.base.tokenizer.decode(prompts[k], skip_special_tokens=True), response=rollouts.texts[k], reward=float(gains.scores[k]))
+        tokens = int(rollouts.keep.sum())
+        return figures | {
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "adapter_change": self.bank.change(POLICY),
+            "tokens_per_s": tokens / max(rolled - began, 1e-9),
+            "seconds_rollout": rolled - began,
+            "seconds_score": scored - rolled,
+            "seconds_update": ended - scored,
+            "memory_gib": memory_gib(),
+        }
+
+    def _turn(self, step: int) -> list[int]:
+        """The prompts of a step: every prompt comes once before any comes twice."""
+        n, first = len(self.prompts), step * self.spec.rollouts
+        deals: dict[int, list[int]] = {}
+        turn = []
+        for place in range(first, first + self.spec.rollouts):
+            deal, k = divmod(place, n)
+            if deal not in deals:
+                deals[deal] = random_for(self.bench.seed, self.bench.stage, "deal", deal).sample(range(n), n)
+            turn.append(deals[deal][k])
+        return turn
+
+    def _order(self, step: int, epoch: int) -> list[int]:
+        return random_for(self.bench.seed, self.bench.stage, "order", step, epoch).sample(range(self.spec.rollouts), self.spec.rollouts)
+
+    def _describe(self, rollouts: Rollouts, gains: Advantages) -> dict[str, float]:
+        keep = rollouts.keep
+        return {
+            "reward": float(gains.scores.mean()),
+            "reward_std": float(gains.scores.std(correction=0)),
+            "kl": float(gains.kl.mean()),
+            "kl_coef": self.control.coef,
+            "entropy": float(masked_mean(rollouts.entropy, keep)),
+            "stop_rate": float(rollouts.finished.float().mean()),
+            "response_tokens": float(keep.sum(1).float().mean()),
+            "explained_variance": float(explained_variance(rollouts.values, gains.returns, keep)),
+        }
+
+    def _refuse_runaway(self, step: int, figures: dict[str, float]) -> None:
+        for name in ("reward", "kl", "entropy"):
+            if not math.isfinite(figures[name]):
+                raise DivergedError(f"ppo step {step + 1}: {name} is {figures[name]}; lower ppo.lr or check the reward model")
+        if figures["kl"] > self.spec.max_kl:
+            raise DivergedError(
+                f"ppo step {step + 1}: KL to the reference is {figures['kl']:.1f} nats per response, over ppo.max_kl = {self.spec.max_kl:g}; "
+                "raise ppo.kl_coef or lower ppo.lr"
+            )
+
+    def _update(self, step: int, plans: list[Groups], rollouts: Rollouts, gains: Advantages) -> dict[str, float]:
+        """All epochs of one step; figures are means over its optimiser updates."""
+        sums: dict[str, float] = {}
+        worst = 0.0
+        first: float | None = None
+        minibatches = [minibatch for plan in plans for minibatch in plan]
+        for minibatch in minibatches:
+            rows = torch.tensor([i for group in minibatch for i in group], device=rollouts.keep.device)
+            total = rollouts.keep[rows].sum()
+            terms: dict[str, float] = {}
+            peak = 0.0
+            for group in minibatch:
+                part, ratio = self._backward(group, rollouts, gains, total)
+                terms = {name: terms.get(name, 0.0) + value for name, value in part.items()}
+                peak = max(peak, ratio)
+            terms["grad_norm"] = clip_and_check(self.policy_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}")
+            terms["value_grad_norm"] = clip_and_check(self.value_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}, value")
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
+            worst = max(worst, peak)
+            first = peak if first is None else first
+        return {name: value / len(minibatches) for name, value in sums.items()} | {"ratio_max": worst, "ratio_first": first or 0.0}
+
+    def _backward(self, group: list[int], rollouts: Rollouts, gains: Advantages, total: Tensor) -> tuple[dict[str, float], float]:
+        """Add one micro-batch's gradients; its share of the minibatch's figures, and its largest ratio."""
+        spec, bank = self.spec, self.bank
+        batch = collate([rollouts.rows[i] for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
+        index, span = torch.tensor(group, device=bank.base.device), batch.keep.shape[1]
+
+        def of(x: Tensor) -> Tensor:
+            return x[index, :span]
+
+        with bank.using(POLICY, training=True) as trunk:
+            hidden = hidden_states(trunk, batch)
+            logp = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature).logp
+            policy = policy_loss(logp, of(rollouts.logp), of(gains.advantages), batch.keep, clip=spec.clip, total=total)
+            loss = policy.loss
+            if spec.value == "joint":  # both heads sit on one adapter, so one backward pass is right
+                value = self._value_terms(hidden, batch, of, rollouts, gains, total)
+                loss = loss + spec.value_coef * value.loss
+            loss.backward()
+        if spec.value == "separate":
+            with bank.using(value_role(spec), training=True) as trunk:
+                value = self._value_terms(hidden_states(trunk, batch), batch, of, rollouts, gains, total)
+                (spec.value_coef * value.loss).backward()
+        figures = {
+            "policy_loss": policy.loss.item(),
+            "value_loss": value.loss.item(),
+            "clip_fraction": policy.clip_fraction.item(),
+            "value_clip_fraction": value.clip_fraction.item(),
+            "approx_kl": policy.approx_kl.item(),
+        }
+        return figures, policy.ratio_max.item()
+
+    def _value_terms(self, hidden: Tensor, batch, of, rollouts: Rollouts, gains: Advantages, total: Tensor):
+        values = response_values(hidden, self.bank.head(VALUE), batch)
+        return value_loss(values, of(rollouts.values), of(gains.returns), batch.keep, clip=self.spec.value_clip, total=total)
+
+
+class Best:
+    """The kept adapter that the method's own reward model likes best on the dev prompts (Yang et al. 2023); without prompts, the last."""
+
+    def __init__(self, spec: PpoSpec, bank: AdapterBank, bench: Bench, prompts: list[Ids]):
+        self.spec, self.bank, self.bench, self.prompts = spec, bank, bench, prompts
+        self.rewards: dict[int, float] = {}
+        self._weights: dict[str, Tensor] = {}
+
+    def consider(self, step: int) -> None:
+        if not self.prompts:
+            return
+        written = write(self.spec, self.bank, self.prompts, [self.bench.seed_for("dev", k) for k in range(len(self.prompts))])
+        lengths = [len(p) + len(g.ids) for p, g in zip(self.prompts, written, strict=True)]
+        rollouts = look(self.spec, self.bank, self.prompts, written, divide(self.spec, lengths, range(len(lengths))))
+        scores = torch.where(rollouts.finished, rollouts.rewards, rollouts.rewards.min().expand_as(rollouts.rewards))
+        found = float(scores.mean())
+        if not self.rewards or found > max(self.rewards.values()):
+            self._weights = self.bank.snapshot(POLICY)
+        self.rewards[step] = found
+        self.bench.metric(step=step, dev_reward=found, dev_stop_rate=float(rollouts.finished.float().mean()))
+
+    def settle(self, last: int) -> int:
+        """Put the best adapter back; the step that it is from."""
+        if not self.rewards:
+            return last
+        self.bank.restore(POLICY, self._weights)
+        return max(self.rewards, key=lambda step: (self.rewards[step], -step))
+
+
+def memory_gib() -> float:
+    """Peak memory so far: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _encoded(rows: list[Prompt], spec: PpoSpec, bank: AdapterBank, bench: Bench) -> tuple[list[Ids], int]:
+    """Prompts that are short enough, and how many were not."""
+    ids = [encode(bank.base.tokenizer, plain_prompt(row.turns, lead=bench.task.lead)) for row in rows]
+    short = [p for p in ids if len(p) <= spec.max_prompt_tokens]
+    return short, len(ids) - len(short)
+
+
+def _set_up(spec: PpoSpec, reward: Reward, bank: AdapterBank, bench: Bench) -> None:
+    """The four roles: a fresh policy (equal to the base), the frozen reward model, a value model that starts from it, the base."""
+    bank.add(POLICY, spec.lora, seed=bench.seed_for("adapter"))
+    bank.load(REWARD, reward.adapter)
+    bank.head(REWARD).load(reward.head).requires_grad_(False)
+    if spec.value == "separate":
+        bank.copy(REWARD, VALUE)
+    if spec.value_init == "reward":
+        bank.head(VALUE).copy_from(bank.head(REWARD))
+    bank.checkpointing(spec.checkpointing)
+
+
+def _keep(bank: AdapterBank, weights: dict[str, Tensor], folder: Path) -> None:
+    bank.restore(POLICY, weights)
+    bank.save(POLICY, folder)
+

@@ -1,0 +1,110 @@
+"""PPO's experience of one step: responses of the policy, and everything the update needs to know of them.
+
+All response-shaped tensors are (N, R); column j is the j-th response token, ``keep`` tells the real ones.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lite.contracts import PpoSpec
+from lite.model.bank import AdapterBank
+from lite.model.encoding import Row
+from lite.model.forward import collate, hidden_states, micro_batches, response_logprobs, response_values, score_rows
+from lite.model.generate import Decoding, Generated, generate
+from lite.objectives.masks import row_sums, standardize
+from lite.objectives.ppo import KL, gae, kl_k1, shape_rewards
+from lite.objectives.scores import Moments
+from lite.text.clean import decode_reply
+
+POLICY, VALUE, REWARD = "policy", "value", "reward"
+Groups = list[list[list[int]]]
+"""Minibatches of micro-batches of row numbers."""
+
+
+class Rollouts(NamedTuple):
+    rows: list[Row]
+    texts: list[str]
+    finished: Tensor  # (N,) bool: ends with the stop string, and something stands before it
+    keep: Tensor  # (N, R) bool
+    logp: Tensor  # (N, R) under the policy that wrote them
+    entropy: Tensor  # (N, R)
+    reference: Tensor  # (N, R) log-probs under the reference
+    values: Tensor  # (N, R)
+    rewards: Tensor  # (N,) of the reward model, raw
+
+
+class Advantages(NamedTuple):
+    advantages: Tensor  # (N, R)
+    returns: Tensor  # (N, R)
+    scores: Tensor  # (N,) rewards after normalisation and the price of a wrong ending
+    kl: Tensor  # (N,) KL to the reference per response, in nats (k1: unbiased)
+
+
+def value_role(spec: PpoSpec) -> str:
+    """The role whose trunk the value head reads."""
+    return VALUE if spec.value == "separate" else POLICY
+
+
+def write(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Generated]:
+    """One response of the policy per prompt, from the whole distribution at the recipe's temperature."""
+    return generate(bank, POLICY, prompts, seeds=seeds, decoding=Decoding(spec.max_new_tokens, spec.temperature), rows=spec.rollout_rows)
+
+
+def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], written: Sequence[Generated], plan: Groups) -> Rollouts:
+    """Score finished responses: reference, value and reward in one mixed pass; the policy in the very passes of the first epoch.
+
+    ``plan`` is the division of the first epoch: old log-probs come from the same rows in the same micro-batches through the
+    same kernels as in training, so that the first minibatch's ratios are exactly 1.
+    """
+    rows = [Row(tuple(p), g.ids) for p, g in zip(prompts, written, strict=True)]
+    device = bank.base.device
+    keep = torch.arange(max(len(r.response) for r in rows))[None] < torch.tensor([len(r.response) for r in rows])[:, None]
+    separate = VALUE if spec.value == "separate" else None
+    scored = score_rows(bank, rows, reward=REWARD, value=separate, temperature=spec.temperature, micro_tokens=spec.micro_tokens)
+    logp, entropy, joint = (torch.zeros(keep.shape, device=device) for _ in range(3))
+    for group in (g for minibatch in plan for g in minibatch):
+        batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=device)
+        index, span = torch.tensor(group, device=device), batch.keep.shape[1]
+        with bank.using(POLICY, training=True) as trunk:  # with a graph, dropped at once: without one, other kernels may run
+            hidden = hidden_states(trunk, batch).detach()
+        found = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature)
+        logp[index, :span], entropy[index, :span] = found.logp, found.entropy
+        if not separate:
+            joint[index, :span] = response_values(hidden, bank.head(VALUE), batch).detach()
+    finished = [g.stop == "turn" and bool(decode_reply(g.text)) for g in written]
+    return Rollouts(
+        rows=rows,
+        texts=[g.text for g in written],
+        finished=torch.tensor(finished, device=device),
+        keep=keep.to(device),
+        logp=logp,
+        entropy=entropy,
+        reference=scored.reference,
+        values=scored.values if separate else joint,
+        rewards=scored.rewards,
+    )
+
+
+def appraise(spec: PpoSpec, rollouts: Rollouts, *, kl_coef: float, moments: Moments | None) -> Advantages:
+    """From rewards to advantages: normalise, price a wrong ending, add the KL, whiten, estimate. Pure arithmetic."""
+    rewards = moments.normalize(rollouts.rewards, center=True, scale=True) if moments else rollouts.rewards
+    scores = torch.where(rollouts.finished, rewards, torch.full_like(rewards, spec.no_stop_reward))
+    per_token = KL[spec.kl_estimator](rollouts.logp, rollouts.reference)
+    shaped = shape_rewards(scores, per_token, rollouts.keep, kl_coef=kl_coef)
+    if spec.whiten_rewards:
+        shaped = standardize(shaped, rollouts.keep, center=False)
+    advantages, returns = gae(shaped, rollouts.values, rollouts.keep, gamma=spec.gamma, lam=spec.lam)
+    if spec.whiten_advantages:
+        advantages = standardize(advantages, rollouts.keep, center=True)
+    return Advantages(advantages, returns, scores, row_sums(kl_k1(rollouts.logp, rollouts.reference), rollouts.keep))
+
+
+def divide(spec: PpoSpec, lengths: Sequence[int], order: Sequence[int]) -> Groups:
+    """Minibatches along ``order``, each in micro-batches of rows of like length."""
+    minibatches = [list(order[k : k + spec.minibatch]) for k in range(0, len(order), spec.minibatch)]
+    return [[[m[j] for j in group] for group in micro_batches([lengths[i] for i in m], tokens=spec.micro_tokens)] for m in minibatches]
+
+
