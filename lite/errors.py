@@ -6,6 +6,7 @@ LiteError
 ├── PreconditionError(OSError)     the machine lacks something: GPU, memory, disk, a model      exit 3
 ├── DivergedError(RuntimeError)    training ran away, or a gate refused the result              exit 4
 ├── JudgeError(RuntimeError)       too few judgements could be read                             exit 4
+├── LockError(OSError)             another process holds the run: wait for it, or stop it       exit 5
 └── StageError(RuntimeError)       a stage failed; wraps the cause and names the stage          exit 1
 """
 
@@ -40,6 +41,10 @@ class DivergedError(LiteError, RuntimeError):
 
 class JudgeError(LiteError, RuntimeError):
     exit_code = 4
+
+
+class LockError(LiteError, OSError):
+    exit_code = 5
 
 
 class StageError(LiteError, RuntimeError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lite import engine
-from lite.errors import ArtifactError, DivergedError, JudgeError, PreconditionError
+from lite.errors import ArtifactError, DivergedError, JudgeError, LockError, PreconditionError
 from lite.runs import read
 
 ALL = ["prompts", "contrast", "reward", "ppo", "evaluate"]
@@ -207,7 +207,7 @@ def test_the_wrong_artifact_is_refused(fakes, monkeypatch):
 
 def test_a_run_is_held_by_one_process(fakes):
     run = fakes.go().run
-    with read_lock(run), pytest.raises(PreconditionError, match="another process"):
+    with read_lock(run), pytest.raises(LockError, match="another process"):
         fakes.go(resume=run)
     assert fakes.go(resume=run).state == "done"
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lite.errors import PreconditionError
+from lite.errors import LockError, PreconditionError
 from lite.runs import publish
 from lite.runs.layout import RunFolder, StageFolder, new_run_name
 
@@ -102,7 +102,7 @@ class Journal:
                     break
                 time.sleep(0.05)
             else:
-                raise PreconditionError(f"{self.run.path}: another process is running this run (lock held); wait for it or stop it")
+                raise LockError(f"{self.run.path}: another process is running this run (lock held); wait for it or stop it")
             yield
 
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lite.chance import seed_for
-from lite.model.bank import AdapterBank
 from lite.tasks import Task
+
+if TYPE_CHECKING:  # a stage that needs no base does not wait for the libraries behind it
+    from lite.model.bank import AdapterBank
 
 
 class Progress(Protocol):
@@ -37,13 +39,13 @@ class Bench:
     stage: str
     ckpt: Path
     reporter: Reporter
-    load_bank: Callable[[], AdapterBank]
+    load_bank: Callable[[], "AdapterBank"]
 
     def seed_for(self, *names: str | int) -> int:
         """The seed of one draw of this stage, by its place."""
         return seed_for(self.seed, self.stage, *names)
 
-    def bank(self) -> AdapterBank:
+    def bank(self) -> "AdapterBank":
         """The shared base with no adapter on it; loaded at first use and kept for the next stage."""
         bank = self.load_bank()
         bank.clear()
