@@ -17,54 +17,77 @@ NO_EFFECT: dict[str, Any] = {"no_effect": True}
 
 
 class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BaseSpec(Spec):
     """The one base that every role of a run shares."""
 
-    model: str = Field("tiny", description="a Hub id, a folder, or `tiny` (the embedded base)")
-    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    quantize: Literal["nf4", "none"] = Field("nf4", description="nf4: 4 bits, block 64, double quantisation; none: 16 or 32 bits")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="compute type; auto: by device")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one")
+    model: str = Field(default="tiny", description="a Hub id, a folder, or `tiny` (the embedded base)")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a Hub id")
+    quantize: Literal["nf4", "none"] = Field(default="nf4", description="nf4: 4 bits, block 64, double quantisation; none: 16 or 32 bits")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="compute type; auto: by device")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
 
 
 class LoraSpec(Spec):
-    r: int = Field(16, ge=1, description="rank")
-    alpha: int = Field(32, ge=1, description="scale numerator: the update is multiplied by alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter input while training")
+    r: int = Field(default=16, ge=1, description="rank")
+    alpha: int = Field(default=32, ge=1, description="scale numerator: the update is multiplied by alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter input while training")
 
 
 class PromptsSpec(Spec):
-    source: str = Field("micro", description="`micro` (the embedded world), `hh-rlhf`, or a JSONL file with a `turns` or `prompt` column")
-    train: int = Field(600, ge=1, description="prompts for pairs and rollouts")
-    dev: int = Field(100, ge=0, description="prompts for choices such as the best checkpoint")
-    test: int = Field(300, ge=1, description="prompts of the final evaluation, touched once")
+    source: str = Field(
+        default="micro",
+        description="`micro` (the embedded world), `hh-rlhf` (the Hub), a .jsonl, .csv or .txt file, or a folder with train and test files",
+    )
+    subset: Literal["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"] | None = Field(
+        default=None, description="part of hh-rlhf; none: harmless-base or helpful-base, whichever the task is"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of hh-rlhf")
+    train: int = Field(default=600, ge=1, description="prompts for pairs and rollouts")
+    dev: int = Field(default=100, ge=0, description="prompts for choices such as the best checkpoint")
+    test: int = Field(default=300, ge=1, description="prompts of the final evaluation, touched once")
+    min_words: int | None = Field(
+        default=None, ge=1, description="shorter prompts are left out, and counted; words of the premise, else of all turns"
+    )
+    max_words: int | None = Field(
+        default=None, ge=1, description="longer prompts are left out, and counted; PPO leaves out by tokens besides"
+    )
+
+    @model_validator(mode="after")
+    def knobs_fit_the_source(self) -> "PromptsSpec":
+        if self.source != "hh-rlhf" and (self.subset or self.revision):
+            raise ValueError(f"subset and revision belong to the source hh-rlhf, not to {self.source}")
+        if self.source == "micro" and (self.min_words or self.max_words):
+            raise ValueError("min_words and max_words do not act on the embedded world (source: micro)")
+        if self.min_words and self.max_words and self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
+        return self
 
 
 class ContrastSpec(Spec):
-    temperature: float = Field(1.0, ge=0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(300, ge=1, description="a response that has not ended by then is rejected")
-    attempts: int = Field(5, ge=1, description="draws per side before the pair is dropped")
-    shared_prefix: bool = Field(True, description="prefill what p+ and p- share once", json_schema_extra=NO_EFFECT)
-    batch_rows: int = Field(64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+    temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=300, ge=1, description="a response that has not ended by then is rejected")
+    attempts: int = Field(default=5, ge=1, description="draws per side before the pair is dropped")
+    shared_prefix: bool = Field(default=True, description="prefill what p+ and p- share once", json_schema_extra=NO_EFFECT)
+    batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
 
 
 class RewardSpec(Spec):
     lora: LoraSpec = LoraSpec()
-    epochs: int = Field(1, ge=1)
-    lr: float = Field(1e-4, gt=0)
-    batch_pairs: int = Field(16, ge=1, description="pairs per optimiser step")
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps with a rising learning rate; cosine decay after")
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    max_tokens: int = Field(512, ge=8, description="prompt + response; the prompt's beginning is cut, the response is kept")
-    held_out: float = Field(0.1, gt=0, lt=0.5, description="share of the pairs kept for the reported accuracy")
-    center: float = Field(0.0, ge=0, description="weight of the mean square reward in the loss")
-    micro_tokens: int = Field(4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+    epochs: int = Field(default=1, ge=1)
+    lr: float = Field(default=1e-4, gt=0)
+    batch_pairs: int = Field(default=16, ge=1, description="pairs per optimiser step")
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps with a rising learning rate; cosine decay after")
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=512, ge=8, description="prompt + response; the prompt's beginning is cut, the response is kept")
+    held_out: float = Field(default=0.1, gt=0, lt=0.5, description="share of the pairs kept for the reported accuracy")
+    center: float = Field(default=0.0, ge=0, description="weight of (chosen + rejected)^2 in the loss: keeps rewards near 0")
+    micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
 
 
 PPO_PRESETS: Mapping[str, dict[str, Any]] = {
@@ -76,42 +99,42 @@ PPO_PRESETS: Mapping[str, dict[str, Any]] = {
 
 
 class PpoSpec(Spec):
-    preset: Literal["rlcd", "n_plus"] = Field("rlcd", description="defaults of the other knobs: RLCD's script, or Huang et al. 2024")
+    preset: Literal["rlcd", "n_plus"] = Field(default="rlcd", description="defaults of the other knobs: RLCD's script, or Huang et al. 2024")
     lora: LoraSpec = LoraSpec()
-    steps: int = Field(80, ge=1, description="PPO steps (one step: rollouts, scores, updates)")
-    rollouts: int = Field(512, ge=1, description="responses per step")
-    minibatch: int = Field(256, ge=1, description="responses per optimiser update")
-    epochs: int = Field(2, ge=1, description="passes over the rollouts of a step")
-    lr: float = Field(1e-4, gt=0)
-    value_lr: float | None = Field(None, gt=0, description="learning rate of the value adapter and head; none: lr")
-    warmup_steps: int = Field(5, ge=0, description="PPO steps with a rising learning rate; linear decay after")
-    adam_eps: float = Field(1e-5, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    clip: float = Field(0.2, gt=0, description="probability ratios outside 1 +- clip earn nothing more")
-    value_clip: float = Field(0.2, gt=0)
-    value_coef: float = Field(0.1, ge=0)
-    gamma: float = Field(1.0, gt=0, le=1)
-    lam: float = Field(1.0, ge=0, le=1, description="lambda of the generalised advantage estimate")
-    whiten_rewards: bool = Field(True, description="unit variance of the shaped rewards, mean kept")
-    whiten_advantages: bool = Field(True, description="zero mean and unit variance of the advantages")
-    kl_coef: float = Field(0.004, ge=0, description="weight of the per-token KL to the reference")
-    kl_estimator: Literal["clamped", "k1", "k3"] = Field("clamped", description="clamped: max(logp - ref, 0), as in AlpacaFarm")
-    kl_control: Literal["fixed", "adaptive"] = Field("fixed", description="adaptive: towards kl_target (Ziegler et al. 2019)")
-    kl_target: float = Field(6.0, gt=0, description="KL per response, in nats, of the adaptive control")
-    kl_horizon: int = Field(10000, ge=1, description="responses over which the adaptive control acts")
-    max_kl: float = Field(100.0, gt=0, description="KL per response, in nats, at which the run counts as runaway and stops")
-    temperature: float = Field(1.0, gt=0)
-    max_prompt_tokens: int = Field(192, ge=1, description="longer prompts are left out, and counted")
-    max_new_tokens: int = Field(300, ge=1)
-    no_stop_reward: float = Field(-1.0, description="the reward of a response that is empty or does not end with the stop string")
-    scale_reward: bool = Field(False, description="rewards minus their mean, over their standard deviation, on the base's own replies in the first step")
-    value: Literal["separate", "joint"] = Field("separate", description="separate: an adapter of its own; joint: a head on the policy's trunk")
-    value_init: Literal["zero", "reward"] = Field("zero", description="the value head starts at zero or from the reward head")
-    save_every: int = Field(20, ge=1, description="PPO steps between kept adapters", json_schema_extra=NO_EFFECT)
-    dev_prompts: int = Field(0, ge=0, description="dev prompts on which the kept adapters are compared by the reward model; 0: keep the last")
-    rollout_rows: int = Field(64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
-    micro_tokens: int = Field(4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+    steps: int = Field(default=80, ge=1, description="PPO steps (one step: rollouts, scores, updates)")
+    rollouts: int = Field(default=512, ge=1, description="responses per step")
+    minibatch: int = Field(default=256, ge=1, description="responses per optimiser update")
+    epochs: int = Field(default=2, ge=1, description="passes over the rollouts of a step")
+    lr: float = Field(default=1e-4, gt=0)
+    value_lr: float | None = Field(default=None, gt=0, description="learning rate of the value adapter and head; none: lr")
+    warmup_steps: int = Field(default=5, ge=0, description="PPO steps with a rising learning rate; linear decay after")
+    adam_eps: float = Field(default=1e-5, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=0.2, gt=0, description="probability ratios outside 1 +- clip earn nothing more")
+    value_clip: float = Field(default=0.2, gt=0)
+    value_coef: float = Field(default=0.1, ge=0)
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    lam: float = Field(default=1.0, ge=0, le=1, description="lambda of the generalised advantage estimate")
+    whiten_rewards: bool = Field(default=True, description="unit variance of the shaped rewards, mean kept")
+    whiten_advantages: bool = Field(default=True, description="zero mean and unit variance of the advantages")
+    kl_coef: float = Field(default=0.004, ge=0, description="weight of the per-token KL to the reference")
+    kl_estimator: Literal["clamped", "k1", "k3"] = Field(default="clamped", description="clamped: max(logp - ref, 0), as in AlpacaFarm")
+    kl_control: Literal["fixed", "adaptive"] = Field(default="fixed", description="adaptive: towards kl_target (Ziegler et al. 2019)")
+    kl_target: float = Field(default=6.0, gt=0, description="KL per response, in nats, of the adaptive control")
+    kl_horizon: int = Field(default=10000, ge=1, description="responses over which the adaptive control acts")
+    max_kl: float = Field(default=100.0, gt=0, description="KL per response, in nats, at which the run counts as runaway and stops")
+    temperature: float = Field(default=1.0, gt=0)
+    max_prompt_tokens: int = Field(default=192, ge=1, description="longer prompts are left out, and counted")
+    max_new_tokens: int = Field(default=300, ge=1)
+    no_stop_reward: float = Field(default=-1.0, description="the reward of a response that is empty or does not end with the stop string")
+    scale_reward: bool = Field(default=False, description="rewards minus their mean, over their standard deviation, on the base's own replies in the first step")
+    value: Literal["separate", "joint"] = Field(default="separate", description="separate: an adapter of its own; joint: a head on the policy's trunk")
+    value_init: Literal["zero", "reward"] = Field(default="zero", description="the value head starts at zero or from the reward head")
+    save_every: int = Field(default=20, ge=1, description="PPO steps between kept adapters", json_schema_extra=NO_EFFECT)
+    dev_prompts: int = Field(default=0, ge=0, description="dev prompts on which the kept adapters are compared by the reward model; 0: keep the last")
+    rollout_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+    micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
 
     @model_validator(mode="before")
     @classmethod
@@ -134,14 +157,14 @@ class PpoSpec(Spec):
 
 
 class EvaluateSpec(Spec):
-    against: tuple[str, ...] = Field(("base",), description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy")
-    draws: int = Field(3, ge=1, description="replies per prompt; each draw is one evaluation of the whole test split")
-    prompts: int | None = Field(None, ge=1, description="test prompts used; none: all")
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_new_tokens: int = Field(300, ge=1)
-    side_by_side: int = Field(8, ge=0, description="prompts whose replies the report shows")
-    batch_rows: int = Field(64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+    against: tuple[str, ...] = Field(default=("base",), description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy")
+    draws: int = Field(default=3, ge=1, description="replies per prompt; each draw is one evaluation of the whole test split")
+    prompts: int | None = Field(default=None, ge=1, description="test prompts used; none: all")
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_new_tokens: int = Field(default=300, ge=1)
+    side_by_side: int = Field(default=8, ge=0, description="prompts whose replies the report shows")
+    batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
 
     @field_validator("against")
     @classmethod

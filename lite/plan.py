@@ -18,6 +18,7 @@ from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
 from lite.recipe import Recipe, Stage
 from lite.runs.publish import file_digest, plain
 from lite.runs.read import StageRecord
+from lite.sources.files import row_files
 from lite.wiring import Wire
 
 
@@ -97,9 +98,15 @@ def effective(spec: BaseModel) -> dict[str, Any]:
 
 
 def _files_named_in(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of the row files that knobs name, so that a changed file counts as a change."""
-    named = {k: Path(v).expanduser() for k, v in spec.items() if isinstance(v, str) and v.endswith((".jsonl", ".json", ".csv", ".txt"))}
-    return {knob: file_digest(path) for knob, path in named.items() if path.is_file()}
+    """Hashes of the row files that knobs name, so that a changed file counts as a change; of a folder, the files of its splits."""
+    named = {knob: row_files(value) for knob, value in spec.items() if isinstance(value, str)}
+    return {knob: _digest_of(files) for knob, files in named.items() if files}
+
+
+def _digest_of(files: Mapping[str, Path]) -> str:
+    """By content and split, not by place."""
+    digests = {split: file_digest(file) for split, file in files.items()}
+    return digests["all"] if "all" in digests else hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def task_identity(name: str) -> str:

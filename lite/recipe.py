@@ -219,7 +219,6 @@ def _validate(model: type[Spec], knobs: Mapping, place: Any, problems: list[str]
     """The spec of some knobs; types are taken strictly, so that neither `yes` nor "20" is a number."""
     for key in [k for k in knobs if not isinstance(k, str)]:
         problems.append(f"{place(str(key))}: a key is a word{hint(str(key), model.model_fields)}")
-    _finite(knobs, place, problems)
     try:
         return model.model_validate(_tuples({k: v for k, v in knobs.items() if isinstance(k, str)}), strict=True)
     except ValidationError as e:
@@ -238,14 +237,6 @@ def _problem(model: type[Spec], error: Any, place: Any) -> str:
         return f"{where}: no such key{hint(error['loc'][-1], owner.model_fields)}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {shown(error['input'])})" if error["loc"] else f"{where}: {message}"
-
-
-def _finite(value: Any, place: Any, problems: list[str], path: tuple = ()) -> None:
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        problems.append(f"{place(*path)}: a finite number is needed (got {value})")
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            _finite(inner, place, problems, (*path, str(key)))
 
 
 def _tuples(value: Any) -> Any:

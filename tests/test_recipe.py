@@ -101,7 +101,7 @@ def test_all_problems_come_at_once_each_with_its_place():
         "stages[2].lora.rr (reward): no such key; did you mean 'r'?",
         "stages[3].bata (ppo): no such key",
         "stages[3].steps (ppo): Input should be a valid integer (got True)",
-        "stages[3].lr (ppo): a finite number is needed (got inf)",
+        "stages[3].lr (ppo): Input should be a finite number (got inf)",
         "stages[3].from.reward (ppo): no stage before this one has the id 'reword'; did you mean 'reward'?",
         "stages[3].from.rewards (ppo): ppo has no such input; did you mean 'reward'?",
         "stages[4].against (evaluate): no model 'pppo' here; did you mean 'ppo'?",

@@ -36,6 +36,7 @@ RANKS: list[tuple[str, ...]] = [
         "lite.runs",
         "lite.validate",
         "lite.tables",
+        "lite.sources",
         "lite.objectives",
     ),
     ("lite.model",),
@@ -47,7 +48,7 @@ HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
 TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.contracts", "lite.recipe", "lite.plan",
               "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
-              "lite.micro.world", "lite.doctor", "lite.validate", "lite.tables", "lite.fit")  # fmt: skip
+              "lite.micro.world", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources")  # fmt: skip
 
 FILES = {
     ".".join(("lite", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
@@ -122,7 +123,7 @@ def test_every_stage_keeps_its_contract(kind):
     contract = CONTRACTS[kind]
     stage = getattr(importlib.import_module(f"lite.stages.{kind}"), kind)
     parameters = inspect.signature(stage).parameters
-    assert list(parameters)[0] == "spec"
+    assert next(iter(parameters)) == "spec"
     assert set(parameters) == {"spec", *contract.reads, "out", "bench"}
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name != "spec")
     hints = typing.get_type_hints(stage)

@@ -37,8 +37,16 @@ class Task(Data):
     name: str
     about: str = Field(description="one sentence for a reader who chooses a task")
     lead: str = Field(default="", description="every response begins with this text, e.g. an outline's first line")
+    ask: str = Field(default="", description="makes a human turn of a premise: a text with {premise} in it; none: the task has no premises")
     phrases: tuple[Phrases, ...] = Field(min_length=1)
     question: str = Field(description="what a pairwise judge is asked about two responses")
+
+    @field_validator("ask")
+    @classmethod
+    def has_one_place_for_the_premise(cls, ask: str) -> str:
+        if ask and ask.count("{premise}") != 1:
+            raise ValueError("{premise} stands in it once")
+        return ask
 
 
 @cache

@@ -1,0 +1,111 @@
+import gzip
+
+import pytest
+
+from lite.errors import RecipeError
+from lite.sources.files import read_file, row_files, splits_of
+from lite.sources.rows import SchemaError
+
+
+def rows(path, plain="prompt"):
+    return list(read_file(path, plain=plain))
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_lines_of_json(ending, write, tmp_path):
+    file = write(tmp_path / f"a.jsonl{ending}", [{"prompt": "Ä"}, "", {"prompt": "b c"}])
+    assert rows(file) == [("line 1", {"prompt": "Ä"}), ("line 3", {"prompt": "b c"})]
+
+
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
+    """json.dumps(ensure_ascii=False) writes U+2028 as it is; str.splitlines would cut there."""
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "a\u2028b"}\n', encoding="utf-8")
+    assert rows(file) == [("line 1", {"prompt": "a\u2028b"})]
+
+
+def test_rows_of_csv_with_line_breaks_and_a_byte_order_mark(write, tmp_path):
+    file = write(tmp_path / "a.csv", [{"instruction": "Human: Hi,\n\nAssistant:", "input": ""}, {"instruction": 'say "x"', "input": "y"}])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert rows(file) == [
+        ("row 1", {"instruction": "Human: Hi,\n\nAssistant:", "input": ""}),
+        ("row 2", {"instruction": 'say "x"', "input": "y"}),
+    ]
+
+
+def test_line_ends_of_windows_inside_a_field_are_line_ends(tmp_path):
+    """Or a transcript would have no empty lines before its tags."""
+    (tmp_path / "a.csv").write_bytes(b'prompt\r\n"Human: a\r\n\r\nAssistant:"\r\n')
+    assert rows(tmp_path / "a.csv") == [("row 1", {"prompt": "Human: a\n\nAssistant:"})]
+
+
+def test_lines_of_text_fill_the_column_that_the_task_has(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"one\r\n\r\n two \n")
+    assert rows(file) == [("line 1", {"prompt": "one"}), ("line 3", {"prompt": "two"})]
+    assert rows(file, plain="premise")[0] == ("line 1", {"premise": "one"})
+
+
+def test_what_is_no_row_is_told_with_its_place_and_the_others_go_on(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n{"prompt"\n{"prompt": "c"}\n')
+    (tmp_path / "a.csv").write_text('prompt,id\na,1\nb\nc,2,3\n"d,4\n')
+    (place, problem), last = rows(tmp_path / "a.jsonl")[1:]
+    assert place == "line 2" and isinstance(problem, SchemaError) and "not JSON" in str(problem)
+    assert last == ("line 3", {"prompt": "c"})
+    found = rows(tmp_path / "a.csv")
+    assert [(place, isinstance(value, SchemaError)) for place, value in found] == [
+        ("row 1", False),
+        ("row 2", True),
+        ("row 3", True),
+        ("row 4", True),
+    ]
+    assert "the columns are: prompt, id" in str(found[1][1])
+    assert "not CSV" in str(found[3][1])
+
+
+@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-12]])
+def test_a_torn_archive_is_told_with_its_name(content, tmp_path):
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"a\.jsonl\.gz.*\n.*cannot be read"):
+        rows(file)
+
+
+def test_bytes_that_are_no_text_are_told_with_the_files_name(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(RecipeError, match=r"a\.txt.*\n.*cannot be read"):
+        rows(tmp_path / "a.txt")
+
+
+def test_a_folder_has_a_file_per_split(write, hh, tmp_path):
+    folder = hh(tmp_path / "mine")
+    (folder / "README.md").write_text("about")
+    assert splits_of(str(folder)) == {"train": folder / "train.jsonl.gz", "test": folder / "test.jsonl.gz"}
+    write(folder / "dev.csv", [{"prompt": "a"}])
+    assert list(splits_of(str(folder))) == ["train", "dev", "test"]
+    write(folder / "train.txt", ["a"])
+    with pytest.raises(RecipeError, match=r"train\.jsonl\.gz and train\.txt: which of them"):
+        splits_of(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "source", "said"),
+    [
+        ([], "a.jsonl", "no such file or folder; write `micro`, `hh-rlhf`, a file"),
+        (["a.parquet"], "a.parquet", "no ending that is known"),
+        (["f/train.jsonl", "f/notes.md"], "f", "a folder needs a train and a test file .*there is: notes.md, train.jsonl"),
+    ],
+)
+def test_what_is_no_source_is_told(make, source, said, tmp_path):
+    for name in make:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(RecipeError, match=said):
+        splits_of(str(tmp_path / source))
+
+
+def test_a_named_source_is_never_a_folder_that_happens_to_have_its_name(hh, tmp_path, monkeypatch):
+    hh(tmp_path / "hh-rlhf")
+    monkeypatch.chdir(tmp_path)
+    assert row_files("hh-rlhf") == {}
+    assert set(row_files("./hh-rlhf")) == {"train", "test"}
