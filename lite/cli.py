@@ -15,7 +15,7 @@ import typer
 
 from lite import __version__, recipe, tables
 from lite.errors import LiteError, RecipeError
-from lite.plan import Status, compare, plan
+from lite.plan import Node, Status, compare, plan
 from lite.runs import read
 from lite.runs.publish import dumps
 
@@ -82,10 +82,12 @@ def run_command(
         assert path is not None
         given += [f"seed={seed}"] if seed is not None else []
         loaded = recipe.load(path, given, name=old.recipe if old and recipe_name is None else None)
+        records = [*(old.stages() if old else ()), *(source.stages() if source else ())]
+        statuses = compare(plan(loaded), records)
         if dry_run:
-            records = [*(old.stages() if old else ()), *(source.stages() if source else ())]
-            _print_plan(compare(plan(loaded), records), loaded, old or source, as_json)
+            _print_plan(statuses, loaded, old or source, as_json)
             return
+        _preflight(statuses, loaded, runs)
 
         from lite import engine
         from lite.runs.progress import Screen
@@ -114,6 +116,10 @@ def plan_command(
     against: Annotated[
         str | None, typer.Option("--against", metavar="RUN", help="the run to compare with (default: the recipe's latest)")
     ] = None,
+    card: Annotated[
+        float | None,
+        typer.Option("--card", metavar="GB", min=1, help="whether a card with so much memory is enough, how long, and what to turn"),
+    ] = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -122,21 +128,51 @@ def plan_command(
         path = recipe.find(recipe_name)
         loaded = recipe.load(path, overrides or ())
         old = read.find(runs, against, path.stem) if against else read.latest(runs, path.stem)
-        _print_plan(compare(plan(loaded), old.stages() if old else ()), loaded, old, as_json)
+        statuses = compare(plan(loaded), old.stages() if old else ())
+        _print_plan(statuses, loaded, old, as_json, card)
+        if card:
+            from lite.fit.estimate import refuse
+
+            refuse(loaded, [status.node for status in statuses], card_gib=card, only=_to_run(statuses))
 
 
-def _print_plan(statuses: Sequence[Status], loaded: recipe.Recipe, old: read.Run | None, as_json: bool) -> None:
+def _to_run(statuses: Sequence[Status]) -> list[str]:
+    return [status.node.id for status in statuses if status.state == "run"]
+
+
+def _preflight(statuses: Sequence[Status], loaded: recipe.Recipe, runs: Path) -> None:
+    """Refuse what this machine has too little memory or disk for, before a run is made of it."""
+    from lite.fit.preflight import preflight
+
+    preflight(loaded, [status.node for status in statuses], runs=runs, only=_to_run(statuses))
+
+
+def _print_plan(
+    statuses: Sequence[Status], loaded: recipe.Recipe, old: read.Run | None, as_json: bool, card: float | None = None
+) -> None:  # fmt: skip
+    nodes = [status.node for status in statuses]
     if as_json:
         stages = [
             {**s.node.to_json(), "status": s.state, "why": s.why, "from": str(s.record.folder.path) if s.record else None} for s in statuses
         ]  # fmt: skip
-        print(dumps({"recipe": loaded.name, "base": loaded.base, "seed": loaded.seed, "task": loaded.task, "stages": stages}))
+        found = {"recipe": loaded.name, "base": loaded.base, "seed": loaded.seed, "task": loaded.task, "stages": stages}
+        print(dumps(found | ({"fit": _fit(loaded, nodes, card, as_json)} if card else {})))
         return
     words = {"cached": "cached", "run": "will run"}
     rows = [(s.node.id, ", ".join(s.node.input_ids()) or "-", words[s.state], s.why) for s in statuses]
     print(tables.text(("stage", "reads", "status", "why"), rows))
+    if card:
+        print(f"\n{_fit(loaded, nodes, card, as_json)}")
     if old:
         say(f"compared with {old.folder.path}; `lite run ... --resume {old.name}` takes what is cached there")
+
+
+def _fit(loaded: recipe.Recipe, nodes: Sequence[Node], card: float, as_json: bool) -> Any:
+    from lite.fit import show
+    from lite.fit.estimate import estimate
+
+    fits = estimate(loaded, nodes, card_gib=card)
+    return show.to_json(loaded, fits, card) if as_json else show.text(loaded, fits, card)
 
 
 @app.command("ls")

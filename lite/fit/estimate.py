@@ -1,0 +1,247 @@
+"""The estimate of a plan, stage by stage, and what to turn where a card is too small."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lite.contracts import Spec
+from lite.errors import PreconditionError
+from lite.fit import cards, sizes
+from lite.fit.demand import DEMANDS, Moment, Site, demand
+from lite.fit.shape import Shape, Unknown, cached_config, known_models, shape_of
+from lite.plan import Node
+from lite.recipe import Recipe
+
+SLACK = 0.05
+"""Share of what comes and goes that the allocator cannot use again."""
+MOVING = ("gradients", "activations", "kv", "logits")
+MOST = {"batch_rows": 512, "rollout_rows": 512, "micro_tokens": 65536}
+GRAIN = {"micro_tokens": 64}
+"""Knobs that decide how much is done at once, without changing a result: their largest values worth naming, and their grain."""
+CARD_SIZES = (8, 12, 16, 24, 32, 48, 80, 96, 141)
+
+
+@dataclass(frozen=True)
+class StageFit:
+    """One stage on one card.
+
+    ``largest``: the highest values that fit of the knobs that only cost memory; 0: none fits. ``otherwise``: the update with
+    checkpointing turned the other way.
+    """
+
+    id: str
+    kind: str
+    moments: tuple[Moment, ...]
+    usable: int
+    largest: Mapping[str, int]
+    seconds: tuple[float, float]
+    disk: int
+    otherwise: Moment | None = None
+    unknown: str | None = None
+
+    @property
+    def height(self) -> Moment | None:
+        """The moment at which the stage needs most."""
+        return max(self.moments, key=lambda moment: moment.bytes, default=None)
+
+    @property
+    def peak(self) -> int:
+        return self.height.bytes if self.height else 0
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.usable
+
+    def to_json(self) -> dict[str, Any]:
+        moments = {m.name: {"peak_gib": _gib(m.bytes), "parts_gib": {k: _gib(v) for k, v in m.parts.items()}} for m in self.moments}
+        return {
+            "id": self.id,
+            "fits": None if self.unknown else self.fits,
+            "unknown": self.unknown,
+            "peak_gib": None if self.unknown else _gib(self.peak),
+            "moments": moments,
+            "largest": dict(self.largest),
+            "seconds": None if self.unknown else [round(s) for s in self.seconds],
+            "disk_gib": _gib(self.disk),
+        }
+
+
+class Way(NamedTuple):
+    """A way to make a recipe fit: overrides, and the highest peak with them."""
+
+    overrides: tuple[str, ...]
+    peak: int
+
+
+def estimate(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float) -> list[StageFit]:
+    """Every stage of a plan on a card of so many GiB. Where the base's shape is unknown, every stage that uses it says so."""
+    shape = shape_of(recipe.base)
+    usable = cards.usable(card_gib)
+    if isinstance(shape, Unknown):
+        return [_unknown(node, usable, shape.reason) if node.contract.uses_base else _baseless(node, usable) for node in nodes]
+    site = Site(shape, recipe.base, {node.id: node for node in nodes})
+    return [_stage(node, site, usable, cards.class_of(card_gib)) for node in nodes]
+
+
+def _stage(node: Node, site: Site, usable: int, card: cards.Card) -> StageFit:
+    if node.kind not in DEMANDS:
+        return _unknown(node, usable, f"no estimate for stages of kind {node.kind}")
+    asked = demand(node, site)
+    spent = [cards.seconds(work, site.shape, site.base, card) for work in asked.work]
+    largest = {knob: _largest(node, site, node.spec, knob, usable) for knob in MOST if knob in type(node.spec).model_fields}
+    seconds = (sum(low for low, _ in spent), sum(high for _, high in spent))
+    return StageFit(node.id, node.kind, _moments(node, site, node.spec), usable, largest, seconds, asked.disk, _otherwise(node, site))
+
+
+def _unknown(node: Node, usable: int, reason: str) -> StageFit:
+    return StageFit(node.id, node.kind, (), usable, {}, (0.0, 0.0), 0, unknown=reason)
+
+
+def _baseless(node: Node, usable: int) -> StageFit:
+    return StageFit(node.id, node.kind, (), usable, {}, (0.0, 0.0), 0)
+
+
+def _moments(node: Node, site: Site, spec: Spec) -> tuple[Moment, ...]:
+    return tuple(_with_slack(moment) for moment in demand(node, site, spec).moments)
+
+
+def _otherwise(node: Node, site: Site) -> Moment | None:
+    on = getattr(node.spec, "checkpointing", None)
+    if on is None:
+        return None
+    turned = _moments(node, site, node.spec.model_copy(update={"checkpointing": not on}))
+    return next(m._replace(name=f"{m.name}, checkpointing={str(not on).lower()}") for m in turned if "checkpointing" in m.knobs)
+
+
+def _with_slack(moment: Moment) -> Moment:
+    slack = int(SLACK * sum(moment.parts.get(part, 0) for part in MOVING))
+    return moment._replace(parts={**moment.parts, "slack": slack})
+
+
+def _peak(node: Node, site: Site, spec: Spec, knob: str | None = None) -> int:
+    """The highest moment, of all or of those that a knob moves."""
+    return max((m.bytes for m in _moments(node, site, spec) if knob is None or knob in m.knobs), default=0)
+
+
+def _largest(node: Node, site: Site, spec: Spec, knob: str, usable: int) -> int:
+    """The highest value of a knob whose moments fit, by halving; 0 if the lowest does not."""
+    grain = GRAIN.get(knob, 1)
+    low, high = 0, MOST[knob] // grain
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _peak(node, site, spec.model_copy(update={knob: middle * grain}), knob) <= usable:
+            low = middle
+        else:
+            high = middle - 1
+    return low * grain
+
+
+def way_to_fit(recipe: Recipe, nodes: Sequence[Node], shape: Shape, card_gib: float) -> Way | None:
+    """The overrides of knobs that change no result with which every stage fits; none are needed where it fits as it is."""
+    usable = cards.usable(card_gib)
+    site = Site(shape, recipe.base, {node.id: node for node in nodes})
+    found: list[str] = []
+    peak = 0
+    for node in nodes:
+        if node.kind not in DEMANDS:
+            continue
+        spec = _slimmed(node, site, usable)
+        if spec is None:
+            return None
+        changed = [k for k in type(spec).model_fields if getattr(spec, k) != getattr(node.spec, k)]
+        found += [f"{node.id}.{knob}={str(getattr(spec, knob)).lower()}" for knob in changed]
+        peak = max(peak, _peak(node, site, spec))
+    return Way(tuple(found), peak)
+
+
+def _slimmed(node: Node, site: Site, usable: int) -> Spec | None:
+    """The spec with as little at once as fits: fewer rows, shorter passes, and checkpointing before passes of under 1,024 tokens."""
+    spec = node.spec
+    for knob in [knob for knob in MOST if knob in type(spec).model_fields]:
+        if _peak(node, site, spec, knob) <= usable:
+            continue
+        value = _largest(node, site, spec, knob, usable)
+        if value < 1024 and knob == "micro_tokens" and not getattr(spec, "checkpointing", True):
+            spec = spec.model_copy(update={"checkpointing": True})
+            value = min(getattr(spec, knob), _largest(node, site, spec, knob, usable))
+        if value == 0:
+            return None
+        spec = spec.model_copy(update={knob: value})
+    return spec if _peak(node, site, spec) <= usable else None
+
+
+def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+    """Concrete things to do about a card that is too small, the best first: each makes the whole recipe fit."""
+    shape = shape_of(recipe.base)
+    assert isinstance(shape, Shape), "only a recipe whose base is known is found too large"
+    found = []
+    way = way_to_fit(recipe, nodes, shape, card_gib)
+    if way:
+        found.append(f"{' '.join(way.overrides)}   (peak {_gib(way.peak):.1f} GiB; the results stay the same)")
+    else:
+        found += _other_values(recipe, nodes, shape, card_gib)
+    for name, smaller in _smaller(recipe.base.model, shape):
+        way = way_to_fit(recipe, nodes, smaller, card_gib)
+        if way:
+            found.append(f"{' '.join((f'base.model={name}', *way.overrides))}   (peak {_gib(way.peak):.1f} GiB)")
+        if len(found) == 3:
+            break
+    for size in CARD_SIZES:
+        way = way_to_fit(recipe, nodes, shape, size) if size > card_gib else None
+        if way:
+            found.append(f"a card with {size} GB" + (f" and {' '.join(way.overrides)}" if way.overrides else ""))
+            break
+    return found
+
+
+def _other_values(recipe: Recipe, nodes: Sequence[Node], shape: Shape, card_gib: float) -> list[str]:
+    """One adapter less: the value head on the policy's trunk, which Hydra-RLHF found worse."""
+    joint = [n for n in nodes if getattr(n.spec, "value", None) == "separate"]
+    changed = [replace(n, spec=n.spec.model_copy(update={"value": "joint"})) if n in joint else n for n in nodes]
+    way = way_to_fit(recipe, changed, shape, card_gib) if joint else None
+    if way is None:
+        return []
+    words = " ".join((*(f"{n.id}.value=joint" for n in joint), *way.overrides))
+    return [f"{words}   (peak {_gib(way.peak):.1f} GiB; another method)"]
+
+
+def _smaller(model: str, shape: Shape) -> list[tuple[str, Shape]]:
+    """Well-known bases with fewer weights, those of the same name first, the largest first."""
+    stem = re.split(r"[-\d]", model.lower(), maxsplit=1)[0]
+    fewer = [(name, other) for name, other in known_models().items() if other.parameters < 0.97 * shape.parameters]
+    return sorted(fewer, key=lambda item: (not item[0].lower().startswith(stem), -item[1].parameters))
+
+
+def refuse(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float, only: Iterable[str] | None = None) -> None:
+    """Raise :class:`PreconditionError` if a stage cannot fit a card of so many GiB; ``only``: the ids of the stages that will run."""
+    wanted = None if only is None else set(only)
+    fits = [fit for fit in estimate(recipe, nodes, card_gib=card_gib) if wanted is None or fit.id in wanted]
+    short = [fit for fit in fits if not fit.fits]
+    if not short:
+        return
+    lines = [
+        f"{recipe.name} does not fit a card with {card_gib:.4g} GiB ({_gib(fits[0].usable):.1f} of it usable); estimated, nothing was loaded"
+    ]
+    for fit in short:
+        height = fit.height
+        assert height is not None
+        most = sorted(height.parts.items(), key=lambda part: -part[1])[:3]
+        lines.append(f"  {fit.id} ({height.name}): {_gib(fit.peak):.1f} GiB, of it " + ", ".join(f"{k} {_gib(v):.1f}" for k, v in most))
+    lines += ["turn one of these:", *(f"  {way}" for way in ways(recipe, nodes, card_gib))]
+    raise PreconditionError("\n".join(lines))
+
+
+def download(recipe: Recipe) -> int:
+    """Bytes that the base still has to be fetched with: 16-bit weights, unless it lies in a folder or in the cache."""
+    shape = shape_of(recipe.base)
+    here = recipe.base.model == "tiny" or Path(recipe.base.model).expanduser().is_dir()
+    if isinstance(shape, Unknown) or here:
+        return 0
+    config = cached_config(recipe.base.model, recipe.base.revision)
+    return 0 if config and any(config.parent.glob("*.safetensors")) else 2 * shape.parameters
+
+
+def _gib(n: int) -> float:
+    return round(n / sizes.GIB, 2)

@@ -1,0 +1,40 @@
+"""What a run asks of this machine, checked before anything is loaded: the GPU's memory, and free space for the run and the base."""
+
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from lite.errors import PreconditionError
+from lite.fit import cards, sizes
+from lite.fit.estimate import download, estimate, refuse
+from lite.fit.shape import hub_cache
+from lite.plan import Node
+from lite.recipe import Recipe
+
+MARGIN = 1.2
+"""Free space asked for over the estimate."""
+ANY_CARD = 8.0
+
+
+def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
+    """Raise :class:`PreconditionError` if the stages named in ``only`` cannot be run here. What cannot be estimated is let through."""
+    card = cards.this_card() if recipe.base.device != "cpu" else None
+    if card is not None:
+        refuse(recipe, nodes, card_gib=card, only=only)
+    refuse_disk(recipe, nodes, runs=runs, only=only)
+
+
+def refuse_disk(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
+    fits = [fit for fit in estimate(recipe, nodes, card_gib=ANY_CARD) if fit.id in only]
+    needs = {runs: sum(fit.disk for fit in fits)}
+    if any(node.id in only and node.contract.uses_base for node in nodes):
+        needs[hub_cache()] = download(recipe)
+    for folder, need in needs.items():
+        there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
+        free = shutil.disk_usage(there).free
+        if need and free < MARGIN * need:
+            raise PreconditionError(
+                f"{recipe.name} writes about {need / sizes.GIB:.1f} GiB under {folder}, where {free / sizes.GIB:.1f} GiB are free "
+                f"({MARGIN:g} times the estimate is asked for): free some space, or choose another disk "
+                f"({'--runs' if folder == runs else 'HF_HOME'})"
+            )

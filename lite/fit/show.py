@@ -1,0 +1,97 @@
+"""The estimate of a plan as text and as JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lite import tables
+from lite.fit import cards, estimate, sizes
+from lite.fit.demand import MEAN_RESPONSE, Moment
+from lite.fit.estimate import StageFit
+from lite.recipe import Recipe
+
+COLUMNS = {
+    "base": ("base", "embeddings"),
+    "adapters": ("adapters",),
+    "optimiser": ("optimiser",),
+    "gradients": ("gradients",),
+    "activations": ("activations",),
+    "kv": ("kv",),
+    "logits": ("logits",),
+    "other": ("context", "slack"),
+}
+
+
+def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
+    """Two tables, GiB moment by moment and what follows from it, and what the figures rest on."""
+    card = cards.class_of(card_gib)
+    fetched = estimate.download(recipe)
+    known = [fit for fit in fits if not fit.unknown]
+    reasons = dict.fromkeys(fit.unknown for fit in fits if fit.unknown)
+    parts = [
+        _moments(known) if any(fit.moments for fit in known) else "",
+        _stages(fits, card),
+        "\n".join(f"no estimate: {reason}" for reason in reasons),
+        f"disk: {_gib(sum(fit.disk for fit in fits))} GiB for the run" + (f", {_gib(fetched)} GiB to fetch the base" if fetched else ""),
+        _basis(card_gib, card),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _moments(fits: Sequence[StageFit]) -> str:
+    rows = []
+    for fit in fits:
+        for moment in fit.moments:
+            rows.append((fit.id, moment.name, *_row(moment), "<- peak" if moment is fit.height else ""))
+        if fit.otherwise:
+            rows.append((fit.id, fit.otherwise.name, *_row(fit.otherwise), ""))
+    return tables.text(("stage", "moment (GiB)", *COLUMNS, "sum", ""), rows)
+
+
+def _row(moment: Moment) -> list[str]:
+    return [*(_gib(sum(moment.parts.get(part, 0) for part in parts)) for parts in COLUMNS.values()), _gib(moment.bytes)]
+
+
+def _stages(fits: Sequence[StageFit], card: cards.Card) -> str:
+    rows = []
+    for fit in fits:
+        verdict = "not known" if fit.unknown else "-" if not fit.moments else "yes" if fit.fits else "NO"
+        largest = " ".join(f"{knob}={value}" if value else f"{knob}: none" for knob, value in fit.largest.items())
+        rows.append((fit.id, _gib(fit.peak) if fit.moments else "-", verdict, largest or "-", span(fit.seconds), _gib(fit.disk)))
+    total = (sum(fit.seconds[0] for fit in fits), sum(fit.seconds[1] for fit in fits))
+    rows.append(("all", _gib(max((fit.peak for fit in fits), default=0)), "", "", span(total), _gib(sum(fit.disk for fit in fits))))
+    return tables.text(("stage", "peak GiB", "fits", "largest that fit", f"time on one {card.name}", "disk GiB"), rows)
+
+
+def _basis(card_gib: float, card: cards.Card) -> str:
+    return (
+        f"Estimated, not measured: {card_gib:g} GiB card, {cards.USABLE:.0%} of it usable, {estimate.SLACK:.0%} slack on what comes and goes, "
+        f"{_gib(sizes.CONTEXT)} GiB for the CUDA context.\n"
+        f"Time: from the maker's figures for the {card.name} ({card.bandwidth / 1e9:.0f} GB/s, {card.flops / 1e12:.0f} TFLOP/s) at their limit, to "
+        f"{cards.EFFICIENCY:.0%} of them with launch-bound decoding; responses of {MEAN_RESPONSE:.0%} of max_new_tokens on average."
+    )
+
+
+def span(seconds: tuple[float, float]) -> str:
+    return "-" if not seconds[1] else f"{_hours(seconds[0])} to {_hours(seconds[1])}"
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.{1 if seconds < 36000 else 0}f} h"
+
+
+def _gib(n: int) -> str:
+    return f"{n / sizes.GIB:.2f}"
+
+
+def to_json(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> dict[str, Any]:
+    card = cards.class_of(card_gib)
+    return {
+        "card_gib": card_gib,
+        "usable_gib": round(cards.usable(card_gib) / sizes.GIB, 2),
+        "time_on": card.name,
+        "fits": None if any(fit.unknown for fit in fits) else all(fit.fits for fit in fits),
+        "download_gib": round(estimate.download(recipe) / sizes.GIB, 2),
+        "stages": [fit.to_json() for fit in fits],
+    }
