@@ -48,7 +48,12 @@ def _models(report: dict[str, Any]) -> str:
 
 
 def _comparisons(report: dict[str, Any]) -> str:
-    rows = [f"## Head to head (judge: {report['judge']})", "", "| first | second | win | tie | loss | win rate (95%) |", "|---|---|---|---|---|---|"]
+    rows = [
+        f"## Head to head (judge: {report['judge']})",
+        "",
+        "| first | second | win | tie | loss | win rate (95%) |",
+        "|---|---|---|---|---|---|",
+    ]
     for c in report["comparisons"]:
         rows.append(
             f"| {c['first']} | {c['second']} | {_percent(c['win'])} | {_percent(c['tie'])} | {_percent(c['loss'])} "
@@ -79,7 +84,9 @@ def _pairs(found: dict[str, Any]) -> str:
     lines = ["## Preference pairs", "", f"- {found['pairs']} pairs; dropped: {dropped}"]
     if found.get("labels", {}).get("accuracy") is not None:
         labels = found["labels"]
-        lines.append(f"- the label is the oracle's in **{_percent(labels['accuracy'])}** of {labels['decided']} pairs; it ties {labels['tied']}")
+        lines.append(
+            f"- the label is the oracle's in **{_percent(labels['accuracy'])}** of {labels['decided']} pairs; it ties {labels['tied']}"
+        )
     if found["words"]:
         words = found["words"]
         lines.append(
