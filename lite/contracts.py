@@ -99,7 +99,9 @@ PPO_PRESETS: Mapping[str, dict[str, Any]] = {
 
 
 class PpoSpec(Spec):
-    preset: Literal["rlcd", "n_plus"] = Field(default="rlcd", description="defaults of the other knobs: RLCD's script, or Huang et al. 2024")
+    preset: Literal["rlcd", "n_plus"] = Field(
+        default="rlcd", description="defaults of the other knobs: RLCD's script, or Huang et al. 2024"
+    )
     lora: LoraSpec = LoraSpec()
     steps: int = Field(default=80, ge=1, description="PPO steps (one step: rollouts, scores, updates)")
     rollouts: int = Field(default=512, ge=1, description="responses per step")
@@ -127,11 +129,17 @@ class PpoSpec(Spec):
     max_prompt_tokens: int = Field(default=192, ge=1, description="longer prompts are left out, and counted")
     max_new_tokens: int = Field(default=300, ge=1)
     no_stop_reward: float = Field(default=-1.0, description="the reward of a response that is empty or does not end with the stop string")
-    scale_reward: bool = Field(default=False, description="rewards minus their mean, over their standard deviation, on the base's own replies in the first step")
-    value: Literal["separate", "joint"] = Field(default="separate", description="separate: an adapter of its own; joint: a head on the policy's trunk")
+    scale_reward: bool = Field(
+        default=False, description="rewards minus their mean, over their standard deviation, on the base's own replies in the first step"
+    )
+    value: Literal["separate", "joint"] = Field(
+        default="separate", description="separate: an adapter of its own; joint: a head on the policy's trunk"
+    )
     value_init: Literal["zero", "reward"] = Field(default="zero", description="the value head starts at zero or from the reward head")
     save_every: int = Field(default=20, ge=1, description="PPO steps between kept adapters", json_schema_extra=NO_EFFECT)
-    dev_prompts: int = Field(default=0, ge=0, description="dev prompts on which the kept adapters are compared by the reward model; 0: keep the last")
+    dev_prompts: int = Field(
+        default=0, ge=0, description="dev prompts on which the kept adapters are compared by the reward model; 0: keep the last"
+    )
     rollout_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
@@ -157,7 +165,9 @@ class PpoSpec(Spec):
 
 
 class EvaluateSpec(Spec):
-    against: tuple[str, ...] = Field(default=("base",), description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy")
+    against: tuple[str, ...] = Field(
+        default=("base",), description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy"
+    )
     draws: int = Field(default=3, ge=1, description="replies per prompt; each draw is one evaluation of the whole test split")
     prompts: int | None = Field(default=None, ge=1, description="test prompts used; none: all")
     temperature: float = Field(default=1.0, ge=0)
@@ -200,7 +210,9 @@ CONTRACTS: Mapping[str, Contract] = {
         Contract("prompts", PromptsSpec, Prompts, 1, uses_base=False, about="dialogues that wait for an answer, in three splits"),
         Contract("contrast", ContrastSpec, Pairs, 1, {"prompts": Need(Prompts)}, about="RLCD pairs: one answer under p+, one under p-"),
         Contract("reward", RewardSpec, Reward, 1, {"pairs": Need(Pairs)}, about="a reward adapter and scalar head from preference pairs"),
-        Contract("ppo", PpoSpec, Policy, 1, {"prompts": Need(Prompts), "reward": Need(Reward)}, about="PPO of the base against the reward model"),
+        Contract(
+            "ppo", PpoSpec, Policy, 1, {"prompts": Need(Prompts), "reward": Need(Reward)}, about="PPO of the base against the reward model"
+        ),
         Contract(
             "evaluate",
             EvaluateSpec,

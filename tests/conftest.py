@@ -17,6 +17,10 @@ from lite.runs.progress import Screen
 
 ROOT = Path(__file__).parent.parent
 
+# A test process per core: one thread each, or they wait for one another. Read when torch is imported, which is later.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 RECIPE = """
 base: {model: tiny}
 seed: 17

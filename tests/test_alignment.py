@@ -74,5 +74,8 @@ def test_the_adapter_aligns_in_another_program(run):
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.strip().splitlines()[-1])
-    success = {name: sum(grade(row.turns, decode_reply(text)).success for row, text in zip(rows, texts, strict=True)) for name, texts in said.items()}
+    success = {
+        name: sum(grade(row.turns, decode_reply(text)).success for row, text in zip(rows, texts, strict=True))
+        for name, texts in said.items()
+    }
     assert success["aligned"] > success["plain"] + 100 * GAIN

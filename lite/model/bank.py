@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, LoraModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -57,6 +57,7 @@ class AdapterBank:
         self._made = 0  # adapters so far, for their keys
         self._blocks = 0  # blocks so far
         self._inside: str | None = None  # whose block is open
+        self._survey()
 
     # -- which adapters there are -------------------------------------------------------------------------------------------
 
@@ -66,9 +67,7 @@ class AdapterBank:
 
     def add(self, name: str, lora: LoraSpec, *, seed: int, trainable: bool = True) -> None:
         """A fresh adapter: A random, B zero, so that the role starts equal to the base. Weights are fp32."""
-        config = LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(TARGETS), task_type="CAUSAL_LM"
-        )
+        config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(TARGETS), task_type="CAUSAL_LM")
         self._attach(name, config, seed=seed, trainable=trainable)
 
     def load(self, name: str, folder: Path, *, trainable: bool = False) -> None:
@@ -79,7 +78,7 @@ class AdapterBank:
     def copy(self, source: str, name: str, *, trainable: bool = True) -> None:
         """A new adapter that starts as an exact copy of another one."""
         adapter = self._find(source)
-        config = deepcopy(self._model().peft_config[adapter.key])
+        config = deepcopy(cast(LoraConfig, self._model().peft_config[adapter.key]))
         self._attach(name, config, weights=adapter.weights, trainable=trainable)
 
     def drop(self, name: str) -> None:
@@ -131,11 +130,10 @@ class AdapterBank:
 
         with self._block("a mixed pass"):
             hooks: list[RemovableHandle] = []
+            self._switch(next((role for role in roles if role is not None), None), False)  # the rows' names decide; any role will do
             if any(roles):
-                self._model().base_model.enable_adapter_layers()
-                self._freeze()
                 # PEFT's own way in leaves its hooks behind if the pass fails, and every later pass would take them for its own.
-                hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for _, layer in self._layers()]
+                hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._layers.values()]
             try:
                 yield self.trunk
             finally:
@@ -196,14 +194,24 @@ class AdapterBank:
             raise KeyError("the bank holds no adapter yet")
         return self._peft
 
+    def _tuner(self) -> LoraModel:
+        """What switches the layers."""
+        return cast(LoraModel, self._model().base_model)
+
     def _find(self, name: str) -> _Adapter:
         if name not in self._adapters:
             raise KeyError(f"no adapter {name!r}; there are: {', '.join(self._adapters) or 'none'}")
         return self._adapters[name]
 
-    def _layers(self) -> list[tuple[str, LoraLayer]]:
-        """The layers that carry adapters, by name."""
-        return [(name, layer) for name, layer in self.base.model.named_modules() if isinstance(layer, LoraLayer)]
+    def _survey(self) -> None:
+        """List what a switch touches.
+
+        PEFT's switches, ``Module.train`` and ``requires_grad_`` walk all modules each time: 0.1 s per block with three adapters on
+        32 layers, a third of that over lists. PPO opens three blocks per micro-batch.
+        """
+        self._modules = list((self._peft or self.base.model).modules())  # with the PEFT wrapper: it has a train mode of its own
+        self._parameters = list(self.base.model.parameters())
+        self._layers: dict[str, Any] = {name: layer for name, layer in self.base.model.named_modules() if isinstance(layer, LoraLayer)}
 
     def _attach(
         self,
@@ -225,12 +233,13 @@ class AdapterBank:
         with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
             torch.manual_seed(seed)
             if self._peft is None:
-                self._peft = get_peft_model(self.base.model, config, adapter_name=key)  # type: ignore[assignment]
+                self._peft = get_peft_model(self.base.model, config, adapter_name=key, autocast_adapter_dtype=False)  # type: ignore[assignment]
             else:
-                self._peft.add_adapter(key, config)
-        own = {
+                self._peft.add_adapter(key, config, autocast_adapter_dtype=False)
+        self._survey()
+        own: dict[str, nn.Parameter] = {
             f"base_model.model.{place}.lora_{part}.weight": linears[key].weight
-            for place, layer in self._layers()
+            for place, layer in self._layers.items()
             for part, linears in (("A", layer.lora_A), ("B", layer.lora_B))
             if key in linears
         }
@@ -240,7 +249,9 @@ class AdapterBank:
         if weights is not None:
             if strangers := _differing(own, weights):
                 self._detach(name)
-                raise ArtifactError(f"{where or name}: the adapter is from another base, {len(strangers)} tensors do not fit, {strangers[0]} among them")
+                raise ArtifactError(
+                    f"{where or name}: the adapter is from another base, {len(strangers)} tensors do not fit, {strangers[0]} among them"
+                )
             self.restore(name, weights)
         self._adapters[name].start.update({k: p.detach().cpu().clone() for k, p in own.items()})
         self._settle()
@@ -248,11 +259,12 @@ class AdapterBank:
     def _detach(self, name: str) -> None:
         adapter = self._adapters.pop(name)
         if self._adapters:
-            self._model().base_model.set_adapter(next(iter(self._adapters.values())).key)  # PEFT warns on losing the active one
+            self._tuner().set_adapter(next(iter(self._adapters.values())).key)  # PEFT warns on losing the active one
             self._model().delete_adapter(adapter.key)
         else:
-            self._model().base_model.unload()
+            self._tuner().unload()
             self._peft = None
+        self._survey()
         self._settle()
 
     @contextmanager
@@ -267,20 +279,21 @@ class AdapterBank:
             self._settle()
 
     def _switch(self, role: str | None, training: bool) -> None:
-        if self._peft is not None:
-            if role is None:
-                self._peft.base_model.disable_adapter_layers()
-            else:
-                self._peft.base_model.enable_adapter_layers()
-                self._peft.base_model.set_adapter(self._find(role).key)
-        self._freeze()
-        if training and role is not None:
-            for p in self._find(role).weights.values():
-                p.requires_grad_(True)
-        (self._peft or self.base.model).train(training)  # the wrapper has a flag of its own
-
-    def _freeze(self) -> None:
-        self.base.model.requires_grad_(False)
+        adapter = None if role is None else self._find(role)
+        for layer in self._layers.values():
+            if adapter and layer.active_adapters != [adapter.key]:
+                layer.set_adapter(adapter.key)
+            if layer.disable_adapters == (adapter is not None):
+                layer.enable_adapters(adapter is not None)
+        if adapter:
+            self._tuner().active_adapter = adapter.key
+        for p in self._parameters:
+            p.requires_grad = False
+        if adapter and training:
+            for p in adapter.weights.values():
+                p.requires_grad = True
+        for module in self._modules:
+            module.training = training
 
     def _settle(self) -> None:
         """Outside every block: the base, frozen, in eval mode."""
@@ -309,7 +322,7 @@ def _read(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
         raise ArtifactError(f"{folder}: not a PEFT adapter, {' and '.join(missing)} missing; run the stage that writes it again")
     try:
-        return LoraConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
+        return cast(LoraConfig, LoraConfig.from_pretrained(str(folder))), load_file(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, SafetensorError) as e:
         raise ArtifactError(f"{folder}: not a PEFT adapter ({e}); run the stage that writes it again") from e
 

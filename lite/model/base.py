@@ -36,7 +36,7 @@ class Base:
     def pad_id(self) -> int:
         """Padding is found by masks, never by its id: any id that the embedding knows will do, but never the end-of-text id."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id):
-            if token is not None and token != self.tokenizer.eos_token_id and token < len(self._embedding):
+            if isinstance(token, int) and token != self.tokenizer.eos_token_id and token < len(self._embedding):
                 return token
         return 1 if self.tokenizer.eos_token_id == 0 else 0
 
@@ -84,7 +84,9 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise PreconditionError("base.device: cuda was asked for, but torch sees no GPU; `lite doctor` says why, `base.device=cpu` goes on without")
+        raise PreconditionError(
+            "base.device: cuda was asked for, but torch sees no GPU; `lite doctor` says why, `base.device=cpu` goes on without"
+        )
     return torch.device(wanted)
 
 

@@ -30,6 +30,8 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *
     family are not themselves): the response is what a reward is about. Of a response that is longer alone the end is kept, and
     one token of the prompt before it.
     """
+    if max_tokens is not None and max_tokens < 2:
+        raise ValueError(f"max_tokens must leave room for prompt and response, not {max_tokens}")
     alone, both = encode(tokenizer, prompt), encode(tokenizer, prompt + response)
     n = common_prefix(alone, both)
     if n == len(both):
@@ -45,7 +47,7 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, after: int) -> str:
     """The text of response ids that follow the token ``after``: a leading space survives in every tokenizer."""
 
-    def text(these: Sequence[int]) -> str:
+    def text(these: list[int]) -> str:
         return str(tokenizer.decode(these, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     return text([after, *ids])[len(text([after])) :]

@@ -45,6 +45,8 @@ class Scores(NamedTuple):
 
 
 def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device) -> Batch:
+    if not rows:
+        raise ValueError("no rows to collate")
     width, span = max(len(r) for r in rows), max(len(r.response) for r in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     attend = torch.zeros((len(rows), width), dtype=torch.long)

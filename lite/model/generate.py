@@ -2,7 +2,8 @@
 
 Three things differ from ``transformers``' generate:
 1. a draw is addressed: row i takes its t-th token with the t-th uniform number of its own seed (inverse of the cumulated
-   distribution), so that batch size, order and resuming change no row;
+   distribution), so that batch size, order and resuming change no row (short of the last bits, which differ between batch shapes:
+   a token can tip where a uniform number hits the very edge of two tokens, in 16 bits sooner than in 32);
 2. prompts of one group share a prefix (p+ and p-, or the candidates of one prompt): it goes through the model once;
 3. rows leave the batch and the cache when they are finished.
 It runs in eval mode, inside ``AdapterBank.using``: with activation checkpointing in train mode a cached forward returns wrong
@@ -23,8 +24,6 @@ from lite.model.encoding import common_prefix, decode
 from lite.text.clean import StopReason
 from lite.text.dialogue import STOP
 
-TAIL = 16
-"""Tokens decoded when looking for the stop string: no tokenizer spells it in more."""
 COMPACT = 0.75
 """Finished rows leave the batch when less than this share of it is alive: copying the cache costs about one decoding step."""
 
@@ -73,12 +72,15 @@ def generate(
     groups: prompts with the same number share their longest common prefix in the cache; None: nothing is shared
     done: told (responses, tokens) after every batch
     """
-    if len(seeds) != len(prompts):
-        raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+    if len(seeds) != len(prompts) or (groups is not None and len(groups) != len(prompts)):
+        raise ValueError(f"{len(prompts)} prompts, {len(seeds)} seeds" + (f", {len(groups)} groups" if groups is not None else ""))
+    if empty := [i for i, prompt in enumerate(prompts) if not prompt]:
+        raise ValueError(f"prompt {empty[0]} has no tokens: there is nothing to go on from")
     found: list[Generated | None] = [None] * len(prompts)
     with bank.using(role):
         for batch in _batches(prompts, groups, rows):
-            written = _decode(bank, [prompts[i] for i in batch], [seeds[i] for i in batch], [groups[i] for i in batch] if groups else None, decoding)
+            shared = [groups[i] for i in batch] if groups is not None else None
+            written = _decode(bank, [prompts[i] for i in batch], [seeds[i] for i in batch], shared, decoding)
             for i, g in zip(batch, written, strict=True):
                 found[i] = g
             if done:
@@ -90,7 +92,7 @@ def _batches(prompts: Sequence[Sequence[int]], groups: Sequence[int] | None, row
     """Positions in batches of at most ``rows``, longest first; the members of a group stay together (a larger group is split)."""
     members: dict[int, list[int]] = {}
     for i in range(len(prompts)):
-        members.setdefault(groups[i] if groups else i, []).append(i)
+        members.setdefault(i if groups is None else groups[i], []).append(i)
     pieces = [m[k : k + rows] for m in members.values() for k in range(0, len(m), rows)]
     pieces.sort(key=lambda piece: -max(len(prompts[i]) for i in piece))
     batches: list[list[int]] = []
@@ -106,7 +108,9 @@ def _decode(
     bank: AdapterBank, prompts: list[Sequence[int]], seeds: list[int], groups: list[int] | None, decoding: Decoding
 ) -> list[Generated]:
     tokenizer, device = bank.base.tokenizer, bank.base.device
-    ends, may_stop = _end_ids(tokenizer, bank), _may_stop(tokenizer, decoding.stop) if decoding.stop else frozenset()
+    ends, stop = _end_ids(tokenizer, bank), decoding.stop
+    may_stop = _may_stop(tokenizer, stop) if stop else frozenset()
+    reach = len(stop.encode()) if stop else 0  # in tokens: each of them spells at least one byte
     cache, logits, attend, position = _prefill(bank, prompts, groups)
     live = _Live(list(range(len(prompts))), attend, position, _noise(seeds, decoding.max_new_tokens).to(device))
     ids: list[list[int]] = [[] for _ in prompts]
@@ -119,7 +123,7 @@ def _decode(
             ids[i].append(token)
             if token in ends:
                 stops[i] = "eos"
-            elif token in may_stop and decoding.stop and decoding.stop in decode(tokenizer, ids[i][-TAIL:], after=prompts[i][-1]):
+            elif stop and token in may_stop and stop in decode(tokenizer, ids[i][-reach:], after=prompts[i][-1]):
                 stops[i] = "turn"
             elif t + 1 == decoding.max_new_tokens:
                 stops[i] = "length"
@@ -143,45 +147,58 @@ def _finished(tokenizer: PreTrainedTokenizerBase, after: int, ids: list[int], st
 
 def _prefill(bank: AdapterBank, prompts: list[Sequence[int]], groups: list[int] | None) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
     """Cache, logits of the first new token (rows, V), attention mask (rows, past), and its position (rows,)."""
-    device, cache = bank.base.device, DynamicCache()
-    past = torch.zeros(len(prompts), 0, dtype=torch.long, device=device)
-    tails = prompts
-    if groups is not None:
-        members: dict[int, list[int]] = {}
-        for row, group in enumerate(groups):
-            members.setdefault(group, []).append(row)
-        prefixes = [_shared([prompts[r] for r in rows]) for rows in members.values()]
-        if any(prefixes):
-            owner = torch.tensor([next(g for g, rows in enumerate(members.values()) if row in rows) for row in range(len(prompts))])
-            ids, attend = _left_pad([p or prompts[rows[0]][:1] for p, rows in zip(prefixes, members.values(), strict=True)], bank)
-            _step(bank, ids, attend, _positions(attend), cache)
-            attend = attend * torch.tensor([[int(bool(p))] for p in prefixes], device=device)  # a group that shares nothing forgets its stand-in
-            cache.batch_select_indices(owner.to(device))
-            past = attend[owner.to(device)]
-            tails = [prompt[len(prefixes[int(owner[row])]) :] for row, prompt in enumerate(prompts)]
+    cache = DynamicCache()
+    if groups is None or len(set(groups)) == len(groups):
+        past, tails = torch.zeros(len(prompts), 0, dtype=torch.long, device=bank.base.device), prompts
+    else:
+        past, tails = _prefill_prefixes(bank, prompts, groups, cache)
     ids, attend = _left_pad(tails, bank)
     whole = torch.cat([past, attend], 1)
     positions = _positions(whole)[:, past.shape[1] :]
     return cache, _step(bank, ids, whole, positions, cache), whole, positions[:, -1] + 1
 
 
+def _prefill_prefixes(
+    bank: AdapterBank, prompts: list[Sequence[int]], groups: list[int], cache: DynamicCache
+) -> tuple[Tensor, list[Sequence[int]]]:
+    """Fill the cache with each group's prefix, once per group, then once per row; what to attend to of it, and what each prompt has left."""
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(groups):
+        members.setdefault(group, []).append(row)
+    prefixes = [_shared([prompts[row] for row in rows]) for rows in members.values()]
+    owner = [0] * len(prompts)
+    for g, rows in enumerate(members.values()):
+        for row in rows:
+            owner[row] = g
+    # A group that shares nothing lends the cache one token, which nobody attends to.
+    ids, attend = _left_pad([prefix or prompts[rows[0]][:1] for prefix, rows in zip(prefixes, members.values(), strict=True)], bank)
+    _step(bank, ids, attend, _positions(attend), cache)
+    attend *= torch.tensor([[int(bool(prefix))] for prefix in prefixes], device=attend.device)
+    of = torch.tensor(owner, device=attend.device)
+    cache.batch_select_indices(of)
+    return attend[of], [prompt[len(prefixes[g]) :] for prompt, g in zip(prompts, owner, strict=True)]
+
+
 def _shared(prompts: list[Sequence[int]]) -> Sequence[int]:
-    """The ids that all share, at least one short of every prompt: the last token is what the first logits come from."""
-    if len(prompts) == 1:
-        return ()
+    """The ids that all share, at least one short of every prompt: the last token is what the first logits come from.
+
+    Of a prompt alone that is all but its last token, so that it does not widen the rest of the batch's second pass.
+    """
     first = prompts[0]
-    n = min(min(common_prefix(first, p) for p in prompts[1:]), min(len(p) for p in prompts) - 1)
+    n = min(min(common_prefix(first, p) for p in prompts), min(len(p) for p in prompts) - 1)
     return first[:n]
 
 
 def _step(bank: AdapterBank, ids: Tensor, attend: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
     """One forward pass over new tokens; the logits (rows, V) fp32 after the last."""
-    hidden = bank.trunk(input_ids=ids, attention_mask=attend, position_ids=positions, past_key_values=cache, use_cache=True).last_hidden_state
+    hidden = bank.trunk(
+        input_ids=ids, attention_mask=attend, position_ids=positions, past_key_values=cache, use_cache=True
+    ).last_hidden_state
     return torch.nn.functional.linear(hidden[:, -1], bank.vocabulary).float()
 
 
 def _compact(live: _Live, cache: DynamicCache, alive: Tensor, drawn: Tensor) -> Tensor:
-    """Drop the finished rows from batch and cache, and leading columns that nobody attends to stay: they cost little."""
+    """Drop the finished rows from batch and cache. Leading columns that nobody attends to any more stay: they cost little."""
     cache.batch_select_indices(alive)
     live.which = [live.which[row] for row in alive.tolist()]
     live.attend, live.position, live.noise = live.attend[alive], live.position[alive], live.noise[alive]
@@ -194,17 +211,28 @@ def _draw(logits: Tensor, uniform: Tensor, decoding: Decoding) -> Tensor:
         return logits.argmax(-1)
     probs = (logits / decoding.temperature).softmax(-1)
     if decoding.top_p < 1:
-        probs, order = probs.sort(dim=-1, descending=True, stable=True)
-        before = probs.cumsum(-1) - probs
-        probs = probs * (before < decoding.top_p)
+        probs = probs * _nucleus(probs, decoding.top_p)
     mass = probs.double().cumsum(-1)
-    place = torch.searchsorted(mass, uniform[:, None].double() * mass[:, -1:], right=True).clamp_(max=probs.shape[-1] - 1)
-    return order.gather(-1, place)[:, 0] if decoding.top_p < 1 else place[:, 0]
+    place = torch.searchsorted(mass, uniform[:, None] * mass[:, -1:], right=True)  # right: a token without mass is stepped over
+    return place.clamp_(max=probs.shape[-1] - 1)[:, 0]
+
+
+def _nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """True for the fewest likeliest tokens that hold at least ``top_p`` together (Holtzman et al. 2020). (rows, V) -> (rows, V)
+
+    In the order of the ids, so that two tokens that are all but equally likely keep their places in the cumulated distribution.
+    """
+    ranked, order = probs.sort(dim=-1, descending=True, stable=True)
+    before = ranked.cumsum(-1) - ranked
+    return torch.zeros_like(before, dtype=torch.bool).scatter_(-1, order, before < top_p)
 
 
 def _noise(seeds: Sequence[int], steps: int) -> Tensor:
-    """(rows, steps) uniform in [0, 1), each row from its own seed; drawn on the CPU, so alike on every device."""
-    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    """(rows, steps) uniform in [0, 1), each row from its own seed; drawn on the CPU, so alike on every device.
+
+    In 64 bits: of 2^24 numbers in 32 bits one is 0, which would draw the first token of the vocabulary, likely or not.
+    """
+    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds])
 
 
 def _left_pad(rows: Sequence[Sequence[int]], bank: AdapterBank) -> tuple[Tensor, Tensor]:
@@ -225,12 +253,13 @@ def _positions(attend: Tensor) -> Tensor:
 def _end_ids(tokenizer: PreTrainedTokenizerBase, bank: AdapterBank) -> frozenset[int]:
     """The end-of-text ids of tokenizer and generation config."""
     config = bank.base.model.generation_config
-    named = (config.eos_token_id if config else None) or []
-    return frozenset([*([named] if isinstance(named, int) else named), *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])])
+    named = config.eos_token_id if config else None
+    ends = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
+    return frozenset(i for i in ends if i is not None)
 
 
 @lru_cache(maxsize=8)
 def _may_stop(tokenizer: PreTrainedTokenizerBase, stop: str) -> frozenset[int]:
-    """Ids whose text holds the stop string's last character: only after these is the text looked at."""
+    """Ids whose text holds the stop string's last character, or part of one: only after these is the text looked at."""
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-    return frozenset(i for i, text in enumerate(texts) if stop[-1] in text)
+    return frozenset(i for i, text in enumerate(texts) if stop[-1] in text or (not stop.isascii() and "\ufffd" in text))

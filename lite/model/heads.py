@@ -1,5 +1,6 @@
 """Scalar heads: one number per position, in 32 bits, beside an adapter."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -41,11 +42,18 @@ class ScalarHead(nn.Module):
         save_file({"weight": self.weight.detach().cpu().contiguous(), "bias": self.bias.detach().cpu().contiguous()}, file)
 
     def load(self, file: Path) -> "ScalarHead":
+        if not file.is_file():
+            raise ArtifactError(f"{file}: no such head; run the reward stage again")
         try:
             stored = load_file(file)
-            self.load_state_dict(stored)
-        except FileNotFoundError as e:
-            raise ArtifactError(f"{file}: no such head; run the reward stage again") from e
-        except (SafetensorError, RuntimeError) as e:
-            raise ArtifactError(f"{file}: not the head of this base ({e}); run the reward stage again") from e
+        except (OSError, SafetensorError) as e:
+            raise ArtifactError(f"{file}: the head cannot be read ({e}); run the reward stage again") from e
+        found, wanted = _shapes(stored), _shapes(self.state_dict())
+        if found != wanted:
+            raise ArtifactError(f"{file}: not the head of this base ({found}, not {wanted}); run the reward stage again")
+        self.load_state_dict(stored)
         return self
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> str:
+    return " and ".join(f"{name} {tuple(tensors[name].shape)}" for name in sorted(tensors, reverse=True))

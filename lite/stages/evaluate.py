@@ -79,7 +79,9 @@ def evaluate(
     shown = [[r for r in replies if r.id == row.id and r.draw == 0] for row in rows[: spec.side_by_side]]
     for group in shown:
         bench.show(prompt=plain_prompt(by_id[group[0].id].turns), **{r.model: r.text.strip() for r in group})
-    (out / "report.md").write_text(render(report, task=bench.task, shown=[(plain_prompt(by_id[g[0].id].turns), g) for g in shown]), encoding="utf-8")
+    (out / "report.md").write_text(
+        render(report, task=bench.task, shown=[(plain_prompt(by_id[g[0].id].turns), g) for g in shown]), encoding="utf-8"
+    )
     return Evaluation(out)
 
 
@@ -157,9 +159,7 @@ def _against_oracle(base: list[Reply], scored: Mapping[Reply, float]) -> dict[st
     for reply in base:
         draws.setdefault(reply.id, {})[reply.draw] = reply
     met = [(d[0], d[1]) for d in draws.values() if 1 in d and d[0] in scored and d[1] in scored]
-    return oracle.reward_accuracy(
-        [(scored[a], scored[b]) for a, b in met], [(float(a.score or 0), float(b.score or 0)) for a, b in met]
-    )
+    return oracle.reward_accuracy([(scored[a], scored[b]) for a, b in met], [(float(a.score or 0), float(b.score or 0)) for a, b in met])
 
 
 def _pairs(pairs: Pairs, prompts: Prompts, judged: bool) -> dict[str, Any]:

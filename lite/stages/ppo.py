@@ -25,12 +25,12 @@ from lite.model.forward import collate, hidden_states, response_logprobs, respon
 from lite.model.optim import adamw, clip_and_check, set_rate, warmup_linear
 from lite.objectives.kl_control import AdaptiveKl, FixedKl, KlControl
 from lite.objectives.masks import masked_mean
-from lite.objectives.ppo import explained_variance, policy_loss, value_loss
+from lite.objectives.ppo import ValueTerms, explained_variance, policy_loss, value_loss
 from lite.objectives.scores import Moments
 from lite.records import Prompt
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.rollouts import POLICY, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, value_role, write
+from lite.stages.rollouts import POLICY, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, write
 from lite.text.dialogue import prompt as plain_prompt
 
 SHOWN = 4
@@ -90,7 +90,9 @@ class Trainer:
         self.optimizer = adamw([(self.policy_parameters, spec.lr), (self.value_parameters, value_lr)], eps=spec.adam_eps)
         self.moments: Moments | None = None
         self.control: KlControl = (
-            FixedKl(spec.kl_coef) if spec.kl_control == "fixed" else AdaptiveKl(spec.kl_coef, target=spec.kl_target, horizon=spec.kl_horizon)
+            FixedKl(spec.kl_coef)
+            if spec.kl_control == "fixed"
+            else AdaptiveKl(spec.kl_coef, target=spec.kl_target, horizon=spec.kl_horizon)
         )
 
     def step(self, step: int) -> dict[str, float]:
@@ -115,7 +117,12 @@ class Trainer:
         self.control.update(figures["kl"], len(which))
         ended = time.monotonic()
         for k in range(min(SHOWN, len(which))):
-            bench.show(step=step + 1, prompt=self.bank.base.tokenizer.decode(prompts[k], skip_special_tokens=True), response=rollouts.texts[k], reward=float(gains.scores[k]))
+            bench.show(
+                step=step + 1,
+                prompt=self.bank.base.tokenizer.decode(list(prompts[k]), skip_special_tokens=True),
+                response=rollouts.texts[k],
+                reward=float(gains.scores[k]),
+            )
         tokens = int(rollouts.keep.sum())
         return figures | {
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -198,18 +205,19 @@ class Trainer:
         def of(x: Tensor) -> Tensor:
             return x[index, :span]
 
+        def value_terms(hidden: Tensor) -> ValueTerms:
+            values = response_values(hidden, bank.head(VALUE), batch)
+            return value_loss(values, of(rollouts.values), of(gains.returns), batch.keep, clip=spec.value_clip, total=total)
+
         with bank.using(POLICY, training=True) as trunk:
             hidden = hidden_states(trunk, batch)
             logp = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature).logp
             policy = policy_loss(logp, of(rollouts.logp), of(gains.advantages), batch.keep, clip=spec.clip, total=total)
-            loss = policy.loss
-            if spec.value == "joint":  # both heads sit on one adapter, so one backward pass is right
-                value = self._value_terms(hidden, batch, of, rollouts, gains, total)
-                loss = loss + spec.value_coef * value.loss
-            loss.backward()
-        if spec.value == "separate":
-            with bank.using(value_role(spec), training=True) as trunk:
-                value = self._value_terms(hidden_states(trunk, batch), batch, of, rollouts, gains, total)
+            value = value_terms(hidden) if spec.value == "joint" else None  # both heads sit on one adapter: one backward pass is right
+            (policy.loss + spec.value_coef * value.loss if value else policy.loss).backward()
+        if value is None:
+            with bank.using(VALUE, training=True) as trunk:
+                value = value_terms(hidden_states(trunk, batch))
                 (spec.value_coef * value.loss).backward()
         figures = {
             "policy_loss": policy.loss.item(),
@@ -219,10 +227,6 @@ class Trainer:
             "approx_kl": policy.approx_kl.item(),
         }
         return figures, policy.ratio_max.item()
-
-    def _value_terms(self, hidden: Tensor, batch, of, rollouts: Rollouts, gains: Advantages, total: Tensor):
-        values = response_values(hidden, self.bank.head(VALUE), batch)
-        return value_loss(values, of(rollouts.values), of(gains.returns), batch.keep, clip=self.spec.value_clip, total=total)
 
 
 class Best:
@@ -283,4 +287,3 @@ def _set_up(spec: PpoSpec, reward: Reward, bank: AdapterBank, bench: Bench) -> N
 def _keep(bank: AdapterBank, weights: dict[str, Tensor], folder: Path) -> None:
     bank.restore(POLICY, weights)
     bank.save(POLICY, folder)
-

@@ -52,10 +52,10 @@ def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward
     tokenizer = bank.base.tokenizer
 
     def encoded(kept: list[Pair]) -> list[Encoded]:
-        return [
-            Encoded(*(encode_row(tokenizer, p.prompt, text + STOP, max_tokens=spec.max_tokens) for text in (p.chosen, p.rejected)), p.label)
-            for p in kept
-        ]
+        def row(pair: Pair, text: str) -> Row:
+            return encode_row(tokenizer, pair.prompt, text + STOP, max_tokens=spec.max_tokens)
+
+        return [Encoded(row(p, p.chosen), row(p, p.rejected), p.label) for p in kept]
 
     _train(spec, encoded([p for p in rows if p.id not in held_out]), bank, bench)
     measured = measure(bank, encoded([p for p in rows if p.id in held_out]), micro_tokens=spec.micro_tokens)
@@ -115,10 +115,15 @@ def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank) -> tu
 
 def measure(bank: AdapterBank, pairs: list[Encoded], *, micro_tokens: int) -> dict[str, float | None]:
     """Accuracy, calibration and what length explains, of the reward role on labelled pairs; None is what pairs without a preference tell."""
-    chosen, rejected = (reward_rows(bank, rows, role=ROLE, micro_tokens=micro_tokens).cpu() for rows in zip(*((p.chosen, p.rejected) for p in pairs), strict=True))
+    chosen, rejected = (
+        reward_rows(bank, rows, role=ROLE, micro_tokens=micro_tokens).cpu()
+        for rows in zip(*((p.chosen, p.rejected) for p in pairs), strict=True)
+    )
     label = torch.tensor([p.label for p in pairs])
     prob = preference_probability(chosen, rejected)
-    lengths = [torch.tensor([float(len(row.response)) for row in rows]) for rows in ([p.chosen for p in pairs], [p.rejected for p in pairs])]
+    lengths = [
+        torch.tensor([float(len(row.response)) for row in rows]) for rows in ([p.chosen for p in pairs], [p.rejected for p in pairs])
+    ]
     figures = {
         "accuracy": metrics.accuracy(chosen - rejected, label),
         "probability": (prob * label + (1 - prob) * (1 - label)).mean(),

@@ -43,11 +43,6 @@ class Advantages(NamedTuple):
     kl: Tensor  # (N,) KL to the reference per response, in nats (k1: unbiased)
 
 
-def value_role(spec: PpoSpec) -> str:
-    """The role whose trunk the value head reads."""
-    return VALUE if spec.value == "separate" else POLICY
-
-
 def write(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Generated]:
     """One response of the policy per prompt, from the whole distribution at the recipe's temperature."""
     return generate(bank, POLICY, prompts, seeds=seeds, decoding=Decoding(spec.max_new_tokens, spec.temperature), rows=spec.rollout_rows)
@@ -106,5 +101,3 @@ def divide(spec: PpoSpec, lengths: Sequence[int], order: Sequence[int]) -> Group
     """Minibatches along ``order``, each in micro-batches of rows of like length."""
     minibatches = [list(order[k : k + spec.minibatch]) for k in range(0, len(order), spec.minibatch)]
     return [[[m[j] for j in group] for group in micro_batches([lengths[i] for i in m], tokens=spec.micro_tokens)] for m in minibatches]
-
-

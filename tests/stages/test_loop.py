@@ -115,7 +115,13 @@ def test_checkpointing_changes_no_update(asked, judged, make_bench, folder, tiny
 def test_micro_batches_change_no_update(asked, judged, make_bench, folder, tiny_bank):
     adapters = []
     for tokens in (200, 100000):
-        ppo(PpoSpec(**SMALL_PPO | {"steps": 1}, micro_tokens=tokens), prompts=asked, reward=judged, out=folder(f"out{tokens}"), bench=make_bench("ppo"))
+        ppo(
+            PpoSpec(**SMALL_PPO | {"steps": 1}, micro_tokens=tokens),
+            prompts=asked,
+            reward=judged,
+            out=folder(f"out{tokens}"),
+            bench=make_bench("ppo"),
+        )
         adapters.append(tiny_bank.snapshot("policy"))
     moved = max(float((adapters[0][k] - adapters[1][k]).abs().max()) for k in adapters[0])
     assert moved < 1e-5  # four updates of Adam at lr 5e-4 move single weights by up to 2e-3
@@ -165,7 +171,9 @@ def test_prompts_that_are_all_too_long_are_said(asked, judged, make_bench, folde
 def test_the_report_has_every_model_and_the_same_prompts(asked, made, judged, make_bench, folder):
     policy = ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, out=folder("policy"), bench=make_bench("ppo"))
     spec = EvaluateSpec(against=("base", "p_plus"), draws=2, max_new_tokens=64, top_p=1.0)
-    found = evaluate(spec, prompts=asked, pairs=made, reward=judged, policies={"ppo": policy}, out=folder("eval"), bench=make_bench("evaluate"))
+    found = evaluate(
+        spec, prompts=asked, pairs=made, reward=judged, policies={"ppo": policy}, out=folder("eval"), bench=make_bench("evaluate")
+    )
     report = found.report()
     assert set(report["models"]) == {"base", "p_plus", "ppo"}
     for name, figures in report["models"].items():
