@@ -14,6 +14,11 @@ from typing import Any
 
 from lite.runs.read import lines
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -63,10 +68,12 @@ def _read(row: dict[str, Any]) -> Answer | None:
 
 
 def _append(path: Path, line: str) -> None:
-    """One write at the end of the file, so that lines of two processes never mix."""
+    """One write at the end of the file, under its lock: no writer takes the half of another's line for a torn one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
     try:
+        if fcntl:  # freed by closing; where there is none (Windows) one process writes at a time
+            fcntl.flock(handle, fcntl.LOCK_EX)
         size = os.lseek(handle, 0, os.SEEK_END)
         torn = size > 0 and _last_byte(handle, size) != b"\n"
         os.write(handle, (b"\n" if torn else b"") + line.encode() + b"\n")
