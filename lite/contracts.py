@@ -85,6 +85,9 @@ class RewardSpec(Spec):
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=512, ge=8, description="prompt + response; the prompt's beginning is cut, the response is kept")
     held_out: float = Field(default=0.1, gt=0, lt=0.5, description="share of the pairs kept for the reported accuracy")
+    pool: Literal["last", "mean"] = Field(
+        default="last", description="the reward is read at the last token (Yang et al. 2023), or as the mean over the response tokens"
+    )
     center: float = Field(default=0.0, ge=0, description="weight of (chosen + rejected)^2 in the loss: keeps rewards near 0")
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)

@@ -1,7 +1,8 @@
 """Forward passes over prompt + response rows: log-probs, values and rewards, at response positions only.
 
 Everything response-shaped is (B, R): column j belongs to the j-th response token of its row. The hidden state that belongs to
-token j is the one *before* it (the state in which the policy chose it); a reward is read at the last token.
+token j is the one *before* it (the state in which the policy chose it); a reward is read at the last token, or over
+all response tokens where its head says so.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
 from lite.model.heads import ScalarHead
 from lite.objectives.logprobs import token_logprobs
-from lite.objectives.masks import scatter_kept
+from lite.objectives.masks import row_sums, scatter_kept
 
 HEAD_CHUNK = 256
 """Positions per slice of the output head: 256 x 32k vocabulary x 4 bytes = 32 MiB."""
@@ -94,10 +95,13 @@ def response_values(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:
     return head(_at(hidden, batch.before)) * batch.keep
 
 
-def last_rewards(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:
-    """(B,) fp32: the head at the last token, never at padding"""
-    rows = torch.arange(len(batch.last), device=hidden.device)
-    return head(hidden[rows, batch.last])
+def response_rewards(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:
+    """(B,) fp32: the head at the last token, never at padding; or the mean of the head over the response tokens, as its pool says"""
+    if head.pool == "last":
+        rows = torch.arange(len(batch.last), device=hidden.device)
+        return head(hidden[rows, batch.last])
+    own = (batch.before + 1).clamp_(max=hidden.shape[1] - 1)  # a token's own state; off-mask columns may point past the end
+    return row_sums(head(_at(hidden, own)), batch.keep) / batch.keep.sum(-1)
 
 
 @torch.no_grad()
@@ -121,7 +125,7 @@ def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: st
             stacked = batch._replace(ids=batch.ids.repeat(len(roles), 1), attend=batch.attend.repeat(len(roles), 1))
             hidden = hidden_states(trunk, stacked)
         reference[index, :r] = response_logprobs(hidden[:n], bank.vocabulary, batch, temperature=temperature).logp
-        rewards[index] = last_rewards(hidden[n : 2 * n], bank.head(reward), batch)
+        rewards[index] = response_rewards(hidden[n : 2 * n], bank.head(reward), batch)
         if value:
             values[index, :r] = response_values(hidden[2 * n :], bank.head(value), batch)
     return Scores(reference, values, rewards)
@@ -134,7 +138,7 @@ def reward_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str, micro_toke
     for group in micro_batches([len(r) for r in rows], tokens=micro_tokens):
         batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
         with bank.using(role) as trunk:
-            rewards[torch.tensor(group, device=rewards.device)] = last_rewards(hidden_states(trunk, batch), bank.head(role), batch)
+            rewards[torch.tensor(group, device=rewards.device)] = response_rewards(hidden_states(trunk, batch), bank.head(role), batch)
     return rewards
 
 

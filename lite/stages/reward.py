@@ -2,7 +2,7 @@
 
 Pairwise logistic loss on the difference of the two rewards (Ouyang et al. 2022, eq. 1), with hard or soft labels (Yang et al.
 2023, section 3: RLCD's are hard). A text is prompt + response + the start of the next human turn, and its reward is read at the
-last token of that. Where a text is too long the prompt's beginning is cut, so that the two responses of a pair stay different.
+last token of that, or as the mean over the response. Where a text is too long the prompt's beginning is cut, so that the two responses of a pair stay different.
 """
 
 import math
@@ -18,7 +18,7 @@ from lite.contracts import RewardSpec
 from lite.errors import ArtifactError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_row
-from lite.model.forward import collate, hidden_states, last_rewards, micro_batches, reward_rows
+from lite.model.forward import collate, hidden_states, micro_batches, response_rewards, reward_rows
 from lite.model.optim import adamw, clip_and_check, set_rate, warmup_cosine
 from lite.objectives import metrics
 from lite.objectives.preference import bradley_terry, center_penalty, preference_probability
@@ -47,7 +47,7 @@ def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward
         raise ArtifactError(f"{pairs.path}: {len(rows)} pairs are too few to train a reward model and to measure it")
     bank = bench.bank()
     bank.add(ROLE, spec.lora, seed=bench.seed_for("adapter"))
-    bank.head(ROLE).randomize(bench.seed_for("head"))
+    bank.head(ROLE).randomize(bench.seed_for("head")).pool = spec.pool
     bank.checkpointing(spec.checkpointing)
     tokenizer = bank.base.tokenizer
 
@@ -105,7 +105,7 @@ def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank) -> tu
         texts = collate([p.chosen for p in part] + [p.rejected for p in part], pad_id=bank.base.pad_id, device=bank.base.device)
         label = torch.tensor([p.label for p in part], device=bank.base.device)
         with bank.using(ROLE, training=True) as trunk:
-            chosen, rejected = last_rewards(hidden_states(trunk, texts), bank.head(ROLE), texts).chunk(2)
+            chosen, rejected = response_rewards(hidden_states(trunk, texts), bank.head(ROLE), texts).chunk(2)
             share = (bradley_terry(chosen, rejected, label) + spec.center * center_penalty(chosen, rejected)).sum() / len(batch)
             share.backward()
         loss += share.item()

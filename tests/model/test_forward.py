@@ -10,10 +10,10 @@ from lite.model.encoding import Row
 from lite.model.forward import (
     collate,
     hidden_states,
-    last_rewards,
     logprob_rows,
     micro_batches,
     response_logprobs,
+    response_rewards,
     response_values,
     reward_rows,
     score_rows,
@@ -114,7 +114,7 @@ def test_a_value_is_read_before_its_token_and_a_reward_at_the_last_token(bank, r
     batch = collate(rows, pad_id=bank.base.pad_id, device=CPU)
     with bank.using("reward") as trunk, torch.no_grad():
         hidden = hidden_states(trunk, batch)
-        values, rewards = response_values(hidden, head, batch), last_rewards(hidden, head, batch)
+        values, rewards = response_values(hidden, head, batch), response_rewards(hidden, head, batch)
     assert (values.dtype, rewards.dtype) == (torch.float32, torch.float32)
     for i, row in enumerate(rows):
         states = naive(bank, "reward", row)[2]
@@ -124,6 +124,19 @@ def test_a_value_is_read_before_its_token_and_a_reward_at_the_last_token(bank, r
         torch.testing.assert_close(rewards[i], by_hand[p + n - 1], **CLOSE)
     assert values[~batch.keep].abs().sum() == 0  # off-mask 0, not the bias
     assert not values.requires_grad
+
+
+def test_a_pooled_reward_is_the_mean_over_the_response_tokens_alone(bank, rows):
+    add(bank, "reward")
+    head = bank.head("reward").randomize(4)
+    head.pool = "mean"
+    found = reward_rows(bank, rows, role="reward", micro_tokens=10_000)
+    alone = torch.cat([reward_rows(bank, [row], role="reward", micro_tokens=10_000) for row in rows])
+    for i, row in enumerate(rows):
+        states = naive(bank, "reward", row)[2]
+        torch.testing.assert_close(found[i], (states[len(row.prompt) :] @ head.weight.detach()[0]).mean(), **CLOSE)
+    torch.testing.assert_close(found, alone, **CLOSE)  # padding is no part of the mean
+    assert len({len(row.response) for row in rows}) > 1
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 50, 10_000])

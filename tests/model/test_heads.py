@@ -94,3 +94,16 @@ def test_what_is_not_a_head_of_this_base_is_one_line_about_the_file(tmp_path, ki
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert torch.equal(head.weight, before)
+
+
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_how_a_response_is_read_is_stored_with_the_head(tmp_path, pool):
+    ScalarHead(4, CPU, pool).save(tmp_path / "head.safetensors")
+    assert ScalarHead(4, CPU).load(tmp_path / "head.safetensors").pool == pool
+
+
+def test_a_head_that_is_read_in_an_unknown_way_is_refused(tmp_path):
+    file = tmp_path / "head.safetensors"
+    save_file(dict(ScalarHead(4, CPU).state_dict()), file, metadata={"pool": "max"})
+    with pytest.raises(ArtifactError, match="read by 'max'"):
+        ScalarHead(4, CPU).load(file)
