@@ -1,7 +1,7 @@
 PYTHON ?= .venv/bin/python
 
 check:  ## what CI runs
-	$(PYTHON) -m ruff format --check . && $(PYTHON) -m ruff check . && $(PYTHON) -m pyright && $(PYTHON) -m pytest
+	$(PYTHON) -m ruff format --check . && $(PYTHON) -m ruff check . && $(PYTHON) -m pyright --pythonpath $(PYTHON) && $(PYTHON) -m pytest
 
 fix:  ## what can be mended by itself
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
