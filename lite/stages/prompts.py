@@ -23,6 +23,9 @@ from lite.text.dialogue import prompt
 NAMES: dict[str, Split] = dict(zip(("train", "dev", "test"), SPLITS, strict=True))
 """Our split names, and the embedded world's."""
 
+IN_VAIN = 200
+"""Draws in a row that bring no new prompt, after which the embedded world counts as exhausted."""
+
 
 def prompts(spec: PromptsSpec, *, out: Path, bench: Bench) -> Prompts:
     wanted = {"train": spec.train, "dev": spec.dev, "test": spec.test}
@@ -51,16 +54,18 @@ def _from_world(wanted: dict[str, int], bench: Bench) -> dict[str, list[Prompt]]
     found: dict[str, list[Prompt]] = {}
     for split, n in wanted.items():
         rows: dict[str, Prompt] = {}
-        draw = 0
+        draw = in_vain = 0
         while len(rows) < n:
             turns = draw_dialogue(bench.task.name, random_for(bench.seed, bench.stage, split, draw), split=NAMES[split])
             draw += 1
             text = prompt(turns)
             if text not in rows:
                 rows[text] = Prompt(f"{split}-{len(rows):05d}", tuple(turns))
-            if draw > 50 * n:
+                in_vain = 0
+            elif (in_vain := in_vain + 1) > IN_VAIN:
+                task = bench.task.name
                 raise RecipeError(
-                    "prompts", [f"{split}: the embedded world has only {len(rows)} different {bench.task.name} prompts; ask for fewer"]
+                    "prompts", [f"{split}: the embedded world has hardly more than {len(rows)} different {task} prompts; ask for fewer"]
                 )
         found[split] = list(rows.values())
     return found

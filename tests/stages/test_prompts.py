@@ -157,3 +157,9 @@ def test_outlines_have_nothing_on_the_hub(make_bench, folder):
 def test_knobs_that_would_do_nothing_are_refused(knobs, said):
     with pytest.raises(ValueError, match=said):
         PromptsSpec(**knobs)
+
+
+def test_asking_for_more_prompts_than_the_world_has_ends_soon_and_says_so(make_bench, folder, monkeypatch):
+    monkeypatch.setattr("lite.stages.prompts.IN_VAIN", 5)
+    with pytest.raises(RecipeError, match=r"test: the embedded world has hardly more than .* different harmless prompts"):
+        prompts(PromptsSpec(train=1, dev=1, test=10**6), out=folder("out"), bench=make_bench("prompts", task="harmless"))
