@@ -164,7 +164,7 @@ def _print_plan(
     if card:
         print(f"\n{_fit(loaded, nodes, card, as_json)}")
     if old:
-        say(f"compared with {old.folder.path}; `lite run ... --resume {old.name}` takes what is cached there")
+        say(f"compared with {old.folder.path}; `lite run ... --from-run {old.name}` takes what is cached there")
 
 
 def _fit(loaded: recipe.Recipe, nodes: Sequence[Node], card: float, as_json: bool) -> Any:

@@ -130,7 +130,11 @@ def execute(
         screen.say(f"{'resuming' if resume else 'run'} {journal.run.path}")
         records = [*(resume.stages() if resume else ()), *(from_run.stages() if from_run else ())]
         try:
-            artifacts = _stages(recipe, nodes, compare(nodes, records), journal, screen, tools or Tools())
+            statuses = compare(nodes, records)
+            if any(status.state == "run" for status in statuses):  # an earlier report is no longer this run's
+                journal.run.report_md.unlink(missing_ok=True)
+                journal.run.report_json.unlink(missing_ok=True)
+            artifacts = _stages(recipe, nodes, statuses, journal, screen, tools or Tools())
             _report(journal, recipe, nodes, artifacts)
         except KeyboardInterrupt:
             return _end(journal, "stopped", STOPPED, f"stopped; go on with: lite run --resume {journal.run.path}")
@@ -235,9 +239,8 @@ def _run_stage(
     """
     if read_json(folder.stage).get("fingerprint") != node.fingerprint:
         _clear(folder)
-    if not folder.ckpt.is_dir() or not any(folder.ckpt.iterdir()):  # nothing to go on from: its figures begin anew too
-        folder.metrics.unlink(missing_ok=True)
-        folder.samples.unlink(missing_ok=True)
+    folder.metrics.unlink(missing_ok=True)  # a stage begins anew, and its figures with it
+    folder.samples.unlink(missing_ok=True)
     folder.ckpt.mkdir(parents=True, exist_ok=True)
     facts = {**node.to_json(), "identity": dict(node.identity), "started": now(), "finished": None}
     publish.write_json(folder.stage, facts)

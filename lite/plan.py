@@ -169,7 +169,7 @@ def why(node: Node, before: StageRecord | None) -> str:
     if before is None:
         return "never run"
     if before.fingerprint == node.fingerprint:
-        return "was not finished"
+        return "was not finished; begins anew"
     old, new = before.identity, plain(node.identity)
     reasons = []
     if old.get("kind") != new["kind"]:

@@ -168,6 +168,17 @@ def test_checkpoints_survive_an_interruption_but_not_a_change(fakes):
     assert not kept.exists()
 
 
+def test_figures_are_not_doubled_and_an_old_report_does_not_stay(fakes):
+    run = fakes.go().run
+    metrics = run.folder.path / "stages/04-ppo/metrics.jsonl"
+    metrics.write_text("old\n")
+    fakes.stages.fail["ppo"] = KeyboardInterrupt()
+    fakes.go("ppo.lr=0.5", resume=run)
+    assert not run.folder.report_md.exists()
+    assert not run.folder.report_json.exists()
+    assert not metrics.exists() or "old" not in metrics.read_text()
+
+
 @pytest.mark.parametrize(
     ("raised", "state", "code"),
     [

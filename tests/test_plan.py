@@ -129,7 +129,7 @@ def test_the_reason_names_what_changed(nodes, tmp_path, override, stage, why):
 
 def test_an_unfinished_stage_is_not_cached(nodes, tmp_path):
     status = compare(nodes()[:1], [record(nodes()[0], tmp_path, done=False)])[0]
-    assert (status.state, status.why) == ("run", "was not finished")
+    assert (status.state, status.why) == ("run", "was not finished; begins anew")
 
 
 def test_the_run_named_first_is_preferred(nodes, tmp_path):
