@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import ArtifactError
-from lite.records import Pair, Prompt, Reply, read_rows
+from lite.records import Candidate, Example, Pair, Prompt, Reply, read_rows
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,26 @@ class Pairs(Artifact):
 
     def rows(self) -> list[Pair]:
         return read_rows(self.path / "pairs.jsonl", Pair)
+
+    def report(self) -> dict[str, Any]:
+        return self.read_json("report.json")
+
+
+class Candidates(Artifact):
+    """candidates.jsonl, several responses to each prompt, and report.json."""
+
+    def rows(self) -> list[Candidate]:
+        return read_rows(self.path / "candidates.jsonl", Candidate)
+
+    def report(self) -> dict[str, Any]:
+        return self.read_json("report.json")
+
+
+class Examples(Artifact):
+    """examples.jsonl, targets of supervised training, and report.json."""
+
+    def rows(self) -> list[Example]:
+        return read_rows(self.path / "examples.jsonl", Example)
 
     def report(self) -> dict[str, Any]:
         return self.read_json("report.json")

@@ -189,11 +189,19 @@ class EvaluateSpec(Spec):
 
 @dataclass(frozen=True)
 class Need:
-    """One input of a stage. ``many``: all earlier artifacts of the type, as a mapping by stage id. ``optional``: None if there is none."""
+    """One input of a stage. ``many``: all earlier artifacts of the type, as a mapping by stage id. ``optional``: None if there is none.
+
+    ``named``: taken only where ``from`` names it, never because it happens to be the latest; such an input is optional.
+    """
 
     type: type[Artifact]
     many: bool = False
     optional: bool = False
+    named: bool = False
+
+    def __post_init__(self) -> None:
+        if self.named and not (self.optional or self.many):
+            raise ValueError("a named input is optional")
 
 
 @dataclass(frozen=True)

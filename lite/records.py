@@ -70,10 +70,41 @@ class Reply:
         return cls(**row)
 
 
-Row = TypeVar("Row", Prompt, Pair, Reply)
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Response ``k`` of several that one writer gave to one prompt. ``prompt + text`` is what it wrote, up to the cut."""
+
+    id: str
+    k: int
+    prompt: str
+    text: str
+    stop: StopReason
+    tokens: int
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Candidate":
+        return cls(**row)
 
 
-def write_rows(path: Path, rows: Iterable[Prompt | Pair | Reply]) -> int:
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A target of supervised training: ``response`` (with its stop string) is learnt after ``prompt``. ``kind`` says where it is from."""
+
+    id: str
+    prompt: str
+    response: str
+    kind: str
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Example":
+        return cls(**row)
+
+
+AnyRow = Prompt | Pair | Reply | Candidate | Example
+Row = TypeVar("Row", Prompt, Pair, Reply, Candidate, Example)
+
+
+def write_rows(path: Path, rows: Iterable[AnyRow]) -> int:
     """Write the rows, one JSON object a line, and return how many; flushed to disk before it returns."""
     n = 0
     with path.open("w", encoding="utf-8") as f:

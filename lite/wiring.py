@@ -42,7 +42,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
 
 
 def _latest(need: Need, earlier: Mapping[str, type[Artifact]]) -> Wire:
-    fitting = [id for id, gives in earlier.items() if gives is need.type]
+    fitting = [] if need.named else [id for id, gives in earlier.items() if gives is need.type]
     if need.many:
         return tuple(fitting)
     return fitting[-1] if fitting else None
