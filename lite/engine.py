@@ -20,17 +20,15 @@ from lite import __version__, tasks
 from lite.artifacts import Artifact, Evaluation
 from lite.contracts import BaseSpec
 from lite.errors import ArtifactError, DivergedError, LiteError, StageError, Stopped
-from lite.plan import Node, Status, compare, plan
+from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
-from lite.runs import env, publish
+from lite.runs import env, process, publish
 from lite.runs.checkpoints import Checkpoint, Checkpoints
 from lite.runs.journal import Journal, StageJournal, now
 from lite.runs.layout import StageFolder
 from lite.runs.progress import Counter, Screen, duration
 from lite.runs.read import Run, StageRecord, open_run, read_json
-
-STOPPED = 75
-"""Exit code of a run that was stopped and can be resumed (EX_TEMPFAIL: schedulers queue it again)."""
+from lite.runs.signals import INTERRUPTED, STOPPED
 
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning ones slow a shared machine down twentyfold
@@ -76,6 +74,8 @@ class Tools:
     load_bank: Callable[[BaseSpec], Any] = load_bank
     make_bench: Callable[..., Any] = make_bench
     stop_asked: Callable[[], bool] = lambda: False
+    holds: Callable[[str], None] = lambda run: None
+    """Told the run that is about to begin, for whoever asks who holds the GPU."""
 
 
 class Outcome(NamedTuple):
@@ -120,6 +120,7 @@ def execute(
     label: str | None = None,
     resume: Run | None = None,
     from_run: Run | None = None,
+    until: str | None = None,
     screen: Screen | None = None,
     tools: Tools | None = None,
 ) -> Outcome:
@@ -127,22 +128,26 @@ def execute(
 
     ``text`` is the recipe as written, kept beside the results.
     """
-    screen = screen or Screen()
+    screen, tools = screen or Screen(), tools or Tools()
     nodes = plan(recipe)
     journal = Journal(resume.folder, resume.facts) if resume else Journal.create(runs, label or recipe.name)
     with journal.held(), _library_logs(journal):
+        tools.holds(str(journal.run.path))
         _begin(journal, recipe, nodes, text, overrides, label)
         screen.say(f"{'resuming' if resume else 'run'} {journal.run.path}")
         records = [*(resume.stages() if resume else ()), *(from_run.stages() if from_run else ())]
         try:
-            statuses = compare(nodes, records)
+            statuses = select(compare(nodes, records), None, until)
             if any(status.state == "run" for status in statuses):  # an earlier report is no longer this run's
                 journal.run.report_md.unlink(missing_ok=True)
                 journal.run.report_json.unlink(missing_ok=True)
-            artifacts = _stages(recipe, nodes, statuses, journal, screen, tools or Tools())
+            artifacts = _stages(recipe, nodes, statuses, journal, screen, tools)
+            if len(artifacts) < len(nodes):
+                return _end(journal, "stopped", 0, f"ended after {until}, as asked; go on with: lite run --resume {journal.run.path}")
             _report(journal, recipe, nodes, artifacts)
-        except (Stopped, KeyboardInterrupt):
-            return _end(journal, "stopped", STOPPED, f"stopped; go on with: lite run --resume {journal.run.path}")
+        except (Stopped, KeyboardInterrupt) as e:
+            code = STOPPED if isinstance(e, Stopped) else INTERRUPTED
+            return _end(journal, "stopped", code, f"stopped; go on with: lite run --resume {journal.run.path}")
         except DivergedError as e:
             return _end(journal, "diverged", e.exit_code, str(e))
         except LiteError as e:
@@ -164,7 +169,7 @@ def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, o
         stage=None,
         stages=len(nodes),
         progress=None,
-        pid=os.getpid(),
+        **process.identity(),
         started=journal.facts.get("started") or now(),
         resumed=now() if journal.facts.get("started") else None,
         finished=None,
@@ -197,7 +202,9 @@ def _stages(
             banks.append(tools.load_bank(recipe.base))
         return banks[0]
 
-    for node, status in zip(nodes, statuses, strict=True):
+    for node, status in zip(nodes, statuses, strict=False):  # `until` ends the statuses early
+        if tools.stop_asked():
+            raise Stopped
         folder = journal.run.stage(node.number, node.id)
         head = f"[{node.number}/{len(nodes)}] {node.id}"
         journal.update(stage=node.id, number=node.number)

@@ -213,7 +213,7 @@ def test_a_training_goes_on_from_its_newest_whole_checkpoint(fakes, damage, expe
 @pytest.mark.parametrize(
     ("raised", "state", "code"),
     [
-        (KeyboardInterrupt(), "stopped", 75),
+        (KeyboardInterrupt(), "stopped", 130),
         (Stopped(), "stopped", 75),
         (DivergedError("kl 400"), "diverged", 4),
         (JudgeError("3 % readable"), "failed", 4),

@@ -1,7 +1,7 @@
 """The names of everything in a run's folder, and the only code that knows them.
 
 runs/<UTC>-<recipe>-<6 hex>/
-  recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  report.json  report.md  lock
+  recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  report.json  report.md  console.txt  lock
   stages/01-prompts/  stage.json  metrics.jsonl  samples.jsonl  ckpt/  out/
 """
 
@@ -74,6 +74,11 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
+
+    @property
+    def console(self) -> Path:
+        """What a detached run's process prints, its own last words included."""
+        return self.path / "console.txt"
 
     @property
     def lock(self) -> Path:

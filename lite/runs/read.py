@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import RecipeError
+from lite.runs import process
 from lite.runs.journal import try_lock
 from lite.runs.layout import RunFolder, StageFolder
 
@@ -72,13 +73,15 @@ class Run:
     def state(self) -> str:
         """The state that run.json tells; `interrupted` where it tells of a process that is no more."""
         state = str(self.facts.get("state", "queued"))
-        return "interrupted" if state == "running" and not self.alive else state
+        return "interrupted" if state in ("running", "queued") and not self.alive else state
 
     @property
     def alive(self) -> bool:
-        """Whether a process holds the run's lock."""
+        """Whether a process holds the run's lock, or was started and waits for its turn."""
         if not self.folder.lock.is_file():
             return False
+        if self.facts.get("state") == "queued" and process.lives(self.facts):
+            return True
         with self.folder.lock.open() as f:
             return not try_lock(f.fileno())
 
