@@ -8,7 +8,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lite.contracts import BaseSpec, ContrastSpec, DpoSpec, EvaluateSpec, PpoSpec, PromptsSpec, RewardSpec, SftSpec, Spec, TuneSpec
+from lite.contracts import (
+    BaseSpec,
+    ContrastSpec,
+    DpoSpec,
+    EvaluateSpec,
+    MixSpec,
+    PpoSpec,
+    PreferencesSpec,
+    PromptsSpec,
+    RewardSpec,
+    SftSpec,
+    Spec,
+    TuneSpec,
+)
 from lite.fit import sizes
 from lite.fit.shape import Shape
 from lite.plan import Node
@@ -148,6 +161,19 @@ def prompts(spec: PromptsSpec, node: Node, site: Site) -> Demand:
     return Demand(disk=(spec.train + spec.dev + spec.test) * MEAN_PROMPT * BYTES_PER_TOKEN)
 
 
+def preferences(spec: PreferencesSpec, node: Node, site: Site) -> Demand:
+    return Demand(disk=spec.pairs * _pair_text(site.mean(node), 300))
+
+
+def mix(spec: MixSpec, node: Node, site: Site) -> Demand:
+    return Demand(disk=site.prompts(node).train * _pair_text(site.mean(node), 300))
+
+
+def _pair_text(prompt: int, new: int) -> int:
+    """Bytes of a pair on disk: the prompt stands there three times, as it is and as each side was asked."""
+    return (3 * prompt + 2 * int(MEAN_RESPONSE * new)) * BYTES_PER_TOKEN
+
+
 def contrast(spec: ContrastSpec, node: Node, site: Site) -> Demand:
     pairs, mean = site.prompts(node).train, site.mean(node) + DIRECTION
     draws = sum((1 - ACCEPTED) ** k for k in range(spec.attempts))
@@ -161,8 +187,7 @@ def contrast(spec: ContrastSpec, node: Node, site: Site) -> Demand:
         knob="batch_rows",
     )
     work = Decode(int(2 * pairs * draws), spec.batch_rows, mean, spec.max_new_tokens, adapter=False)
-    text = 3 * mean + 2 * int(MEAN_RESPONSE * spec.max_new_tokens)
-    return Demand(tuple(moments), (work,), pairs * text * BYTES_PER_TOKEN)
+    return Demand(tuple(moments), (work,), pairs * _pair_text(mean, spec.max_new_tokens))
 
 
 def reward(spec: RewardSpec, node: Node, site: Site) -> Demand:
@@ -282,6 +307,8 @@ def _both_ways(checkpointing: bool) -> tuple[int, int]:
 
 DEMANDS: Mapping[str, Callable[[Any, Node, Site], Demand]] = {
     "prompts": prompts,
+    "preferences": preferences,
+    "mix": mix,
     "contrast": contrast,
     "reward": reward,
     "ppo": ppo,
