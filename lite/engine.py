@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from lite import __version__, tasks
 from lite.artifacts import Artifact, Evaluation
 from lite.contracts import BaseSpec
-from lite.errors import ArtifactError, DivergedError, LiteError, StageError
+from lite.errors import ArtifactError, DivergedError, LiteError, StageError, Stopped
 from lite.plan import Node, Status, compare, plan
 from lite.recipe import Recipe
 from lite.runs import env, publish
@@ -136,7 +136,7 @@ def execute(
                 journal.run.report_json.unlink(missing_ok=True)
             artifacts = _stages(recipe, nodes, statuses, journal, screen, tools or Tools())
             _report(journal, recipe, nodes, artifacts)
-        except KeyboardInterrupt:
+        except (Stopped, KeyboardInterrupt):
             return _end(journal, "stopped", STOPPED, f"stopped; go on with: lite run --resume {journal.run.path}")
         except DivergedError as e:
             return _end(journal, "diverged", e.exit_code, str(e))

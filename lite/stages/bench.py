@@ -1,12 +1,14 @@
 """What a stage may use besides its inputs: the shared base, seeds, progress and the run's journal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lite.chance import seed_for
+from lite.errors import Stopped
+from lite.runs.shards import Shards, divide
 from lite.tasks import Task
 
 if TYPE_CHECKING:  # a stage that needs no base does not wait for the libraries behind it
@@ -32,14 +34,21 @@ class Reporter(Protocol):
     def log(self, text: str) -> None: ...
 
 
+def never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Bench:
+    """``stop_asked`` tells whether the user wants the run to end at the next place where nothing is lost."""
+
     task: Task
     seed: int
     stage: str
     ckpt: Path
     reporter: Reporter
     load_bank: Callable[[], "AdapterBank"]
+    stop_asked: Callable[[], bool] = never
 
     def seed_for(self, *names: str | int) -> int:
         """The seed of one draw of this stage, by its place."""
@@ -62,3 +71,42 @@ class Bench:
 
     def log(self, text: str) -> None:
         self.reporter.log(text)
+
+    def pause(self) -> None:
+        """A place where the stage may be stopped: raises :class:`Stopped` if the user asked for it."""
+        if self.stop_asked():
+            raise Stopped
+
+    def by_shard(
+        self,
+        name: str,
+        keys: Sequence[str],
+        make: Callable[[list[int]], Sequence[Any]],
+        *,
+        size: int,
+        groups: Sequence[int] | None = None,
+        bar: Progress | None = None,
+    ) -> list[Any]:
+        """One JSON value per key, made in shards of about ``size``; what a stopped or killed run of this stage has made is taken over.
+
+        ``make`` is given positions in ``keys`` and returns a JSON value for each, in order. A value may depend on its key, never on
+        the others of its shard. ``name`` names the work inside the stage; work with the same name must be the same work.
+        ``groups``: one number per key; neighbours with the same number stay in one shard. ``bar`` is advanced by what is taken over;
+        ``make`` advances it for what it makes.
+        """
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"{name}: {len(keys)} keys, {len(set(keys))} of them different")
+        shards = Shards(self.ckpt / f"{name}.jsonl")
+        if shards.dropped:
+            self.log(f"{name}: the last shard was written in part or damaged ({shards.dropped} bytes); it is made again")
+        if taken := sum(key in shards.rows for key in keys):
+            self.log(f"{name}: goes on after {taken} of {len(keys)}")
+            if bar:
+                bar.advance(taken)
+        for shard in divide(len(keys), size, groups):
+            todo = [i for i in shard if keys[i] not in shards.rows]
+            if todo:
+                self.pause()
+                made = make(todo)
+                shards.add({keys[i]: value for i, value in zip(todo, made, strict=True)})
+        return [shards.rows[key] for key in keys]
