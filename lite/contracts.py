@@ -9,15 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lite.artifacts import Artifact, Evaluation, Pairs, Policy, Prompts, Reward
-
-NO_EFFECT: dict[str, Any] = {"no_effect": True}
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from lite.artifacts import Artifact, Candidates, Evaluation, Examples, Judgements, Pairs, Policy, Prompts, Reward, Round, Seed
+from lite.rounds import EftSpec, GateSpec, InstructSpec, JudgeSpec, PairSpec, SeedSpec
+from lite.spec import NAMES_STAGES, NO_EFFECT, Spec
 
 
 class BaseSpec(Spec):
@@ -39,12 +35,13 @@ class LoraSpec(Spec):
 class PromptsSpec(Spec):
     source: str = Field(
         default="micro",
-        description="`micro` (the embedded world), `hh-rlhf` (the Hub), a .jsonl, .csv or .txt file, or a folder with train and test files",
+        description="`micro` (the embedded world), `hh-rlhf`, `oasst1` or `oasst2` (the Hub), a .jsonl, .csv or .txt file, "
+        "or a folder with train and test files",
     )
     subset: Literal["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"] | None = Field(
         default=None, description="part of hh-rlhf; none: harmless-base or helpful-base, whichever the task is"
     )
-    revision: str | None = Field(default=None, description="branch, tag or commit of hh-rlhf")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a source on the Hub")
     train: int = Field(default=600, ge=1, description="prompts for pairs and rollouts")
     dev: int = Field(default=100, ge=0, description="prompts for choices such as the best checkpoint")
     test: int = Field(default=300, ge=1, description="prompts of the final evaluation, touched once")
@@ -57,8 +54,10 @@ class PromptsSpec(Spec):
 
     @model_validator(mode="after")
     def knobs_fit_the_source(self) -> "PromptsSpec":
-        if self.source != "hh-rlhf" and (self.subset or self.revision):
-            raise ValueError(f"subset and revision belong to the source hh-rlhf, not to {self.source}")
+        if self.source != "hh-rlhf" and self.subset:
+            raise ValueError(f"subset belongs to the source hh-rlhf, not to {self.source}")
+        if self.source not in ("hh-rlhf", "oasst1", "oasst2") and self.revision:
+            raise ValueError(f"revision belongs to the sources hh-rlhf, oasst1 and oasst2, not to {self.source}")
         if self.source == "micro" and (self.min_words or self.max_words):
             raise ValueError("min_words and max_words do not act on the embedded world (source: micro)")
         if self.min_words and self.max_words and self.min_words > self.max_words:
@@ -169,7 +168,9 @@ class PpoSpec(Spec):
 
 class EvaluateSpec(Spec):
     against: tuple[str, ...] = Field(
-        default=("base",), description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy"
+        default=("base",),
+        description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy",
+        json_schema_extra=NAMES_STAGES,
     )
     draws: int = Field(default=3, ge=1, description="replies per prompt; each draw is one evaluation of the whole test split")
     prompts: int | None = Field(default=None, ge=1, description="test prompts used; none: all")
@@ -225,6 +226,70 @@ CONTRACTS: Mapping[str, Contract] = {
             "ppo", PpoSpec, Policy, 1, {"prompts": Need(Prompts), "reward": Need(Reward)}, about="PPO of the base against the reward model"
         ),
         Contract(
+            "seed",
+            SeedSpec,
+            Seed,
+            1,
+            {"prompts": Need(Prompts)},
+            uses_base=False,
+            about="instructions with answers, and answers that people ranked; none of them is held out",
+        ),
+        Contract(
+            "eft",
+            EftSpec,
+            Examples,
+            1,
+            {"seed": Need(Seed), "policy": Need(Policy)},
+            about="judging to learn: reviews that rank as people do",
+        ),
+        Contract(
+            "instruct",
+            InstructSpec,
+            Prompts,
+            1,
+            {"seed": Need(Seed), "prompts": Need(Prompts, many=True), "policy": Need(Policy, optional=True, named=True)},
+            about="new prompts, written after examples and filtered",
+        ),
+        Contract(
+            "judge",
+            JudgeSpec,
+            Judgements,
+            1,
+            {"candidates": Need(Candidates), "policy": Need(Policy)},
+            about="scores from 0 to 5 for every candidate, several times each, with their reasons",
+        ),
+        Contract(
+            "pair",
+            PairSpec,
+            Pairs,
+            1,
+            {
+                "candidates": Need(Candidates),
+                "judgements": Need(Judgements),
+                "second": Need(Judgements, optional=True, named=True),
+                "anchors": Need(Candidates, optional=True, named=True),
+                "anchor_judgements": Need(Judgements, optional=True, named=True),
+            },
+            uses_base=False,
+            about="the best candidate against the worst, by the mean of its judgements",
+        ),
+        Contract(
+            "gate",
+            GateSpec,
+            Round,
+            1,
+            {
+                "policy": Need(Policy),
+                "before": Need(Policy, optional=True, named=True),
+                "baseline": Need(Policy, optional=True, named=True),
+                "seed": Need(Seed),
+                "prompts": Need(Prompts),
+                "pairs": Need(Pairs, optional=True),
+                "judgements": Need(Judgements, optional=True),
+            },
+            about="a round's figures beside those of the model before it; a round that made it worse is refused",
+        ),
+        Contract(
             "evaluate",
             EvaluateSpec,
             Evaluation,
@@ -234,6 +299,7 @@ CONTRACTS: Mapping[str, Contract] = {
                 "pairs": Need(Pairs, optional=True),
                 "reward": Need(Reward, optional=True),
                 "policies": Need(Policy, many=True),
+                "rounds": Need(Round, many=True),
             },
             about="held-out replies of every model, judged and laid side by side",
         ),
