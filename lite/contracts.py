@@ -7,29 +7,15 @@ A knob marked NO_EFFECT cannot change the result (speed and memory only) and is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from lite.artifacts import Artifact, Candidates, Evaluation, Examples, Judgements, Pairs, Policy, Prompts, Reward, Round, Seed
+from lite.ppo_knobs import PpoSpec
 from lite.rounds import EftSpec, GateSpec, InstructSpec, JudgeSpec, PairSpec, SeedSpec
-from lite.spec import NAMES_STAGES, NO_EFFECT, Spec
-
-
-class BaseSpec(Spec):
-    """The one base that every role of a run shares."""
-
-    model: str = Field(default="tiny", description="a Hub id, a folder, or `tiny` (the embedded base)")
-    revision: str | None = Field(default=None, description="branch, tag or commit of a Hub id")
-    quantize: Literal["nf4", "none"] = Field(default="nf4", description="nf4: 4 bits, block 64, double quantisation; none: 16 or 32 bits")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="compute type; auto: by device")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
-
-
-class LoraSpec(Spec):
-    r: int = Field(default=16, ge=1, description="rank")
-    alpha: int = Field(default=32, ge=1, description="scale numerator: the update is multiplied by alpha / r")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter input while training")
+from lite.spec import NAMES_STAGES, NO_EFFECT, LoraSpec, Spec
+from lite.spec import BaseSpec as BaseSpec  # others take it from here
 
 
 class PromptsSpec(Spec):
@@ -92,78 +78,71 @@ class RewardSpec(Spec):
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
 
 
-PPO_PRESETS: Mapping[str, dict[str, Any]] = {
-    # Yang et al. 2023 on AlpacaFarm's PPO: facts of the released script; the learning rate is a LoRA one.
-    "rlcd": {},
-    # Huang et al. 2024, "The N+ implementation details of RLHF with PPO".
-    "n_plus": {"lam": 0.95, "kl_coef": 0.05, "kl_estimator": "k1", "epochs": 4, "value_init": "reward", "whiten_rewards": False},
-}
+class TuneSpec(Spec):
+    """What SFT and DPO have in common."""
 
-
-class PpoSpec(Spec):
-    preset: Literal["rlcd", "n_plus"] = Field(
-        default="rlcd", description="defaults of the other knobs: RLCD's script, or Huang et al. 2024"
-    )
-    lora: LoraSpec = LoraSpec()
-    steps: int = Field(default=80, ge=1, description="PPO steps (one step: rollouts, scores, updates)")
-    rollouts: int = Field(default=512, ge=1, description="responses per step")
-    minibatch: int = Field(default=256, ge=1, description="responses per optimiser update")
-    epochs: int = Field(default=2, ge=1, description="passes over the rollouts of a step")
-    lr: float = Field(default=1e-4, gt=0)
-    value_lr: float | None = Field(default=None, gt=0, description="learning rate of the value adapter and head; none: lr")
-    warmup_steps: int = Field(default=5, ge=0, description="PPO steps with a rising learning rate; linear decay after")
-    adam_eps: float = Field(default=1e-5, gt=0)
+    lora: LoraSpec = Field(default=LoraSpec(), description="of a fresh adapter; one that is trained on keeps its r and alpha")
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps with a rising learning rate; cosine decay after")
+    weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    clip: float = Field(default=0.2, gt=0, description="probability ratios outside 1 +- clip earn nothing more")
-    value_clip: float = Field(default=0.2, gt=0)
-    value_coef: float = Field(default=0.1, ge=0)
-    gamma: float = Field(default=1.0, gt=0, le=1)
-    lam: float = Field(default=1.0, ge=0, le=1, description="lambda of the generalised advantage estimate")
-    whiten_rewards: bool = Field(default=True, description="unit variance of the shaped rewards, mean kept")
-    whiten_advantages: bool = Field(default=True, description="zero mean and unit variance of the advantages")
-    kl_coef: float = Field(default=0.004, ge=0, description="weight of the per-token KL to the reference")
-    kl_estimator: Literal["clamped", "k1", "k3"] = Field(default="clamped", description="clamped: max(logp - ref, 0), as in AlpacaFarm")
-    kl_control: Literal["fixed", "adaptive"] = Field(default="fixed", description="adaptive: towards kl_target (Ziegler et al. 2019)")
-    kl_target: float = Field(default=6.0, gt=0, description="KL per response, in nats, of the adaptive control")
-    kl_horizon: int = Field(default=10000, ge=1, description="responses over which the adaptive control acts")
-    max_kl: float = Field(default=100.0, gt=0, description="KL per response, in nats, at which the run counts as runaway and stops")
-    temperature: float = Field(default=1.0, gt=0)
-    max_prompt_tokens: int = Field(default=192, ge=1, description="longer prompts are left out, and counted")
-    max_new_tokens: int = Field(default=300, ge=1)
-    no_stop_reward: float = Field(default=-1.0, description="the reward of a response that is empty or does not end with the stop string")
-    scale_reward: bool = Field(
-        default=False, description="rewards minus their mean, over their standard deviation, on the base's own replies in the first step"
+    max_tokens: int = Field(
+        default=512, ge=8, description="prompt + response; the prompt's beginning is cut, a longer response is left out and counted"
     )
-    value: Literal["separate", "joint"] = Field(
-        default="separate", description="separate: an adapter of its own; joint: a head on the policy's trunk"
-    )
-    value_init: Literal["zero", "reward"] = Field(default="zero", description="the value head starts at zero or from the reward head")
-    save_every: int = Field(default=20, ge=1, description="PPO steps between the adapters that dev_prompts compares")
-    dev_prompts: int = Field(
-        default=0, ge=0, description="dev prompts on which the kept adapters are compared by the reward model; 0: keep the last"
-    )
-    rollout_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+    held_out: float = Field(default=0.05, ge=0, lt=0.5, description="share that is not trained on but measured")
+    eval_every: int = Field(default=0, ge=0, description="steps between two measurements of what is held out; 0: once, at the end")
+    keep: Literal["last", "best"] = Field(default="last", description="best: the adapter with the lowest held-out loss of those measured")
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
 
-    @model_validator(mode="before")
-    @classmethod
-    def fill_from_preset(cls, given: Any) -> Any:
-        """Keys that the recipe gives win over the preset's; an unknown preset is left for the field to report."""
-        if not isinstance(given, dict):
-            return given
-        preset = given.get("preset", "rlcd")
-        return {**PPO_PRESETS.get(preset, {}), **given} if isinstance(preset, str) else given
-
     @model_validator(mode="after")
-    def minibatch_fits(self) -> "PpoSpec":
-        if self.minibatch > self.rollouts:
-            raise ValueError(f"minibatch ({self.minibatch}) is larger than rollouts ({self.rollouts})")
+    def best_of_something(self) -> "TuneSpec":
+        if self.keep == "best" and not (self.held_out and self.eval_every):
+            raise ValueError("keep: best compares adapters on what is held out: give eval_every, and held_out above 0")
         return self
 
-    @property
-    def updates_per_step(self) -> int:
-        return self.epochs * -(-self.rollouts // self.minibatch)
+
+class SftSpec(TuneSpec):
+    targets: Literal["chosen", "examples"] = Field(
+        default="chosen", description="chosen: the preferred responses of pairs, after the plain prompt (context distillation); or examples"
+    )
+    epochs: int = Field(default=3, ge=1)
+    lr: float = Field(default=2e-4, gt=0)
+    batch_examples: int = Field(default=16, ge=1, description="examples per optimiser step")
+
+
+DpoLoss = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
+    "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm",
+]  # fmt: skip
+"""TRL's preference losses, by its names; its `sft` is the knob `nll` here. A test holds the list together with TRL's."""
+SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
+"""Those that read label_smoothing."""
+
+
+class DpoSpec(TuneSpec):
+    beta: float = Field(default=0.1, gt=0, description="strength of the pull to the reference")
+    loss: DpoLoss = Field(default="sigmoid", description="TRL's name of the preference loss; sigmoid is DPO (Rafailov et al. 2023)")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description=f"probability that a label is wrong; {', '.join(SMOOTHED)} only")
+    nll: float = Field(
+        default=0.0, ge=0, description="weight of the chosen response's negative log-likelihood per token (Pang et al. 2024)"
+    )
+    ld_alpha: float | None = Field(
+        default=None, ge=0, le=1, description="weight of the tokens by which one response is longer than the other (LD-DPO); none: 1"
+    )
+    min_gap: float = Field(
+        default=0.0, ge=0, lt=0.5, description="pairs whose label is no further than this from 1/2 are left out, and counted"
+    )
+    epochs: int = Field(default=1, ge=1)
+    lr: float = Field(default=5e-5, gt=0)
+    batch_pairs: int = Field(default=16, ge=1, description="pairs per optimiser step")
+
+    @model_validator(mode="after")
+    def smoothing_fits_the_loss(self) -> "DpoSpec":
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(f"label_smoothing does not act on the loss {self.loss}, only on {', '.join(SMOOTHED)}")
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs a label_smoothing above 0, such as 1e-3")
+        return self
 
 
 class EvaluateSpec(Spec):
@@ -288,6 +267,26 @@ CONTRACTS: Mapping[str, Contract] = {
                 "judgements": Need(Judgements, optional=True),
             },
             about="a round's figures beside those of the model before it; a round that made it worse is refused",
+        ),
+        Contract(
+            "sft",
+            SftSpec,
+            Policy,
+            1,
+            {
+                "pairs": Need(Pairs, optional=True),
+                "examples": Need(Examples, many=True),
+                "policy": Need(Policy, optional=True, named=True),
+            },
+            about="supervised training on responses: of the base, or of the policy that is named",
+        ),
+        Contract(
+            "dpo",
+            DpoSpec,
+            Policy,
+            1,
+            {"pairs": Need(Pairs), "policy": Need(Policy, optional=True, named=True)},
+            about="DPO on preference pairs: start and reference are the base, or the policy that is named",
         ),
         Contract(
             "evaluate",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from lite.artifacts import Artifact, Policy
-from lite.contracts import CONTRACTS, EvaluateSpec, Need, Spec
+from lite.contracts import CONTRACTS, EvaluateSpec, Need, SftSpec, Spec
 from lite.yamltext import hint, shown
 
 Wire = str | tuple[str, ...] | None
@@ -36,6 +36,8 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
                 if missing and all_known:  # an unknown kind may be the very stage that is missed here
                     problems.append(f"{entry.place()}: reads {_words(need)} ({param}), and no stage before it gives one{_giver(need)}")
             _against(entry, inputs, problems)
+            if all_known:
+                _targets(entry, inputs, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
     return found
@@ -98,6 +100,17 @@ def _against(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> N
         for name in entry.spec.against:
             if name not in known:
                 problems.append(f"{entry.place('against')}: no model {name!r} here{hint(name, known)}")
+
+
+def _targets(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """What supervised training learns must be there."""
+    if isinstance(entry.spec, SftSpec):
+        param = "pairs" if entry.spec.targets == "chosen" else "examples"
+        if not inputs.get(param):
+            need = CONTRACTS[entry.kind].reads[param]
+            problems.append(
+                f"{entry.place('targets')}: {entry.spec.targets} needs {_words(need)}, and no stage before it gives any{_giver(need)}"
+            )
 
 
 def _words(need: Need) -> str:
