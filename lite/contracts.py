@@ -74,6 +74,7 @@ class RewardSpec(Spec):
         default="last", description="the reward is read at the last token (Yang et al. 2023), or as the mean over the response tokens"
     )
     center: float = Field(default=0.0, ge=0, description="weight of (chosen + rejected)^2 in the loss: keeps rewards near 0")
+    save_every: int = Field(default=50, ge=1, description="optimiser steps between checkpoints", json_schema_extra=NO_EFFECT)
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
 

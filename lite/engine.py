@@ -23,6 +23,7 @@ from lite.errors import ArtifactError, DivergedError, LiteError, StageError, Sto
 from lite.plan import Node, Status, compare, plan
 from lite.recipe import Recipe
 from lite.runs import env, publish
+from lite.runs.checkpoints import Checkpoint, Checkpoints
 from lite.runs.journal import Journal, StageJournal, now
 from lite.runs.layout import StageFolder
 from lite.runs.progress import Counter, Screen, duration
@@ -74,6 +75,7 @@ class Tools:
     stage_function: Callable[[str], Callable[..., Artifact]] = stage_function
     load_bank: Callable[[BaseSpec], Any] = load_bank
     make_bench: Callable[..., Any] = make_bench
+    stop_asked: Callable[[], bool] = lambda: False
 
 
 class Outcome(NamedTuple):
@@ -100,6 +102,9 @@ class Reporter:
 
     def show(self, **values: Any) -> None:
         self._files.show(**values)
+
+    def figures(self) -> dict[str, int]:
+        return self._files.sizes()
 
     def log(self, text: str) -> None:
         self._journal.log(f"{self._stage}: {text}")
@@ -239,17 +244,25 @@ def _run_stage(
     """
     if read_json(folder.stage).get("fingerprint") != node.fingerprint:
         _clear(folder)
-    folder.metrics.unlink(missing_ok=True)  # a stage begins anew, and its figures with it
-    folder.samples.unlink(missing_ok=True)
     folder.ckpt.mkdir(parents=True, exist_ok=True)
     facts = {**node.to_json(), "identity": dict(node.identity), "started": now(), "finished": None}
     publish.write_json(folder.stage, facts)
-    reporter = Reporter(node.id, journal, StageJournal(folder), screen)
+    files = StageJournal(folder)
+    reporter = Reporter(node.id, journal, files, screen)
+    resumed = _newest_checkpoint(folder, reporter)
+    files.cut(resumed.figures if resumed else {})  # the figures of steps that are done again are told again
     begun = time.monotonic()
     try:
         function = tools.stage_function(node.kind)
         bench = tools.make_bench(
-            task=tasks.load(recipe.task), seed=recipe.seed, stage=node.id, ckpt=folder.ckpt, reporter=reporter, load_bank=bank
+            task=tasks.load(recipe.task),
+            seed=recipe.seed,
+            stage=node.id,
+            ckpt=folder.ckpt,
+            reporter=reporter,
+            load_bank=bank,
+            stop_asked=tools.stop_asked,
+            resumed=resumed,
         )
         with publish.folder(folder.out) as scratch:
             given = function(node.spec, **_inputs(node, artifacts), out=scratch, bench=bench)
@@ -267,6 +280,14 @@ def _run_stage(
         raise StageError(f"stage {node.id} failed: {reason} (the whole story is in {journal.run.log})") from e
     shutil.rmtree(folder.ckpt, ignore_errors=True)
     return seconds
+
+
+def _newest_checkpoint(folder: StageFolder, reporter: Reporter) -> Checkpoint | None:
+    """What a training goes on from: the newest whole checkpoint; the log says why a newer one is not believed."""
+    found, problems = Checkpoints(folder.ckpt).newest()
+    for problem in problems:
+        reporter.log(f"{problem}; {f'going on from step {found.step}' if found else 'beginning anew'}")
+    return found
 
 
 def _inputs(node: Node, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:

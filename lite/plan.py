@@ -177,7 +177,7 @@ def why(node: Node, before: StageRecord | None) -> str:
     if before is None:
         return "never run"
     if before.fingerprint == node.fingerprint:
-        return "was not finished; begins anew"
+        return f"was not finished; {before.left_off}"
     old, new = before.identity, plain(node.identity)
     reasons = []
     if old.get("kind") != new["kind"]:

@@ -53,7 +53,9 @@ class PpoSpec(Spec):
         default="separate", description="separate: an adapter of its own; joint: a head on the policy's trunk"
     )
     value_init: Literal["zero", "reward"] = Field(default="zero", description="the value head starts at zero or from the reward head")
-    save_every: int = Field(default=20, ge=1, description="PPO steps between the adapters that dev_prompts compares")
+    save_every: int = Field(
+        default=20, ge=1, description="PPO steps between checkpoints, and between the adapters that dev_prompts compares"
+    )
     dev_prompts: int = Field(
         default=0, ge=0, description="dev prompts on which the kept adapters are compared by the reward model; 0: keep the last"
     )

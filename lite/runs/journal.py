@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,24 @@ class StageJournal:
 
     def show(self, **values: Any) -> None:
         append_line(self.folder.samples, publish.dumps(values))
+
+    def sizes(self) -> dict[str, int]:
+        """How many bytes of figures there are by now, on the disk and not only on their way."""
+        found = {}
+        for file in (self.folder.metrics, self.folder.samples):
+            if file.is_file():
+                with file.open("rb") as f:
+                    os.fsync(f.fileno())
+                    found[file.name] = f.seek(0, os.SEEK_END)
+        return found
+
+    def cut(self, sizes: Mapping[str, int]) -> None:
+        """Take the figures back to what they were: those of steps that are done again would stand there twice."""
+        for file in (self.folder.metrics, self.folder.samples):
+            if not sizes.get(file.name):
+                file.unlink(missing_ok=True)
+            elif file.is_file() and file.stat().st_size > sizes[file.name]:
+                os.truncate(file, sizes[file.name])
 
 
 class Journal:

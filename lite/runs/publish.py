@@ -65,13 +65,18 @@ def folder(out: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True)
     try:
         yield scratch
-        for file in _files(scratch):
-            _flush(file)
+        flush_files(scratch)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(scratch, out)
         _flush(out.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def flush_files(root: Path) -> None:
+    """See every file below a folder to the disk."""
+    for file in _files(root):
+        _flush(file)
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -43,6 +43,14 @@ class StageRecord:
         return self.facts.get("seconds")
 
     @property
+    def left_off(self) -> str:
+        """How a stage that was not finished will go on. Checkpoints are looked at only: whether one is whole is seen when it is used."""
+        manifests = [read_json(file) for file in self.folder.ckpt.glob("checkpoint-*/manifest.json")]
+        if newest := max(manifests, key=lambda m: m.get("step", 0), default=None):
+            return f"goes on from step {newest.get('step')} of {newest.get('of')}"
+        return "goes on where it left off" if any(self.folder.ckpt.glob("*.jsonl")) else "begins anew"
+
+    @property
     def done(self) -> bool:
         return bool(self.fingerprint) and self.folder.out.is_dir()
 

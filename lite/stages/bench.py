@@ -1,13 +1,15 @@
 """What a stage may use besides its inputs: the shared base, seeds, progress and the run's journal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lite.chance import seed_for
 from lite.errors import Stopped
+from lite.runs.checkpoints import Checkpoint, Checkpoints
 from lite.runs.shards import Shards, divide
 from lite.tasks import Task
 
@@ -33,6 +35,10 @@ class Reporter(Protocol):
 
     def log(self, text: str) -> None: ...
 
+    def figures(self) -> Mapping[str, int]:
+        """How long the files of figures are by now, in bytes."""
+        ...
+
 
 def never() -> bool:
     return False
@@ -40,7 +46,8 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Bench:
-    """``stop_asked`` tells whether the user wants the run to end at the next place where nothing is lost."""
+    """``stop_asked`` tells whether the user wants the run to end at the next place where nothing is lost; ``resumed`` is the checkpoint
+    that a training goes on from: the figures have been taken back to it already."""
 
     task: Task
     seed: int
@@ -49,6 +56,7 @@ class Bench:
     reporter: Reporter
     load_bank: Callable[[], "AdapterBank"]
     stop_asked: Callable[[], bool] = never
+    resumed: Checkpoint | None = None
 
     def seed_for(self, *names: str | int) -> int:
         """The seed of one draw of this stage, by its place."""
@@ -76,6 +84,20 @@ class Bench:
         """A place where the stage may be stopped: raises :class:`Stopped` if the user asked for it."""
         if self.stop_asked():
             raise Stopped
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.ckpt)
+
+    def keep(self, step: int, of: int, write: Callable[[Path], None], *, every: int) -> None:
+        """After ``step`` of ``of`` steps, all their figures told: ``write`` a checkpoint into a folder if one is due, and stop if asked to.
+
+        One is due after every ``every`` steps, after ten minutes, and before a stop.
+        """
+        if self.stop_asked() or self.checkpoints.due(step, every):
+            with self.checkpoints.write(step, of, self.reporter.figures()) as folder:
+                write(folder)
+        self.pause()
 
     def by_shard(
         self,
