@@ -60,6 +60,17 @@ class ContrastSpec(Spec):
     batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
 
 
+class RespondSpec(Spec):
+    n: int = Field(default=2, ge=1, description="candidates per prompt; two for RLAIF, four for self-rewarding")
+    split: Literal["train", "dev", "test"] = Field(default="train", description="which prompts are answered")
+    temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=300, ge=1, description="a response that has not ended by then is rejected")
+    attempts: int = Field(default=5, ge=1, description="draws before a candidate is left out")
+    shared_prefix: bool = Field(default=True, description="prefill the prompt once for its candidates", json_schema_extra=NO_EFFECT)
+    batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+
+
 class RewardSpec(Spec):
     lora: LoraSpec = LoraSpec()
     epochs: int = Field(default=1, ge=1)
@@ -201,6 +212,14 @@ CONTRACTS: Mapping[str, Contract] = {
     for c in (
         Contract("prompts", PromptsSpec, Prompts, 1, uses_base=False, about="dialogues that wait for an answer, in three splits"),
         Contract("contrast", ContrastSpec, Pairs, 1, {"prompts": Need(Prompts)}, about="RLCD pairs: one answer under p+, one under p-"),
+        Contract(
+            "respond",
+            RespondSpec,
+            Candidates,
+            1,
+            {"prompts": Need(Prompts), "policy": Need(Policy, optional=True, named=True)},
+            about="several answers of the base, or of a policy that is named, to each plain prompt",
+        ),
         Contract("reward", RewardSpec, Reward, 1, {"pairs": Need(Pairs)}, about="a reward adapter and scalar head from preference pairs"),
         Contract(
             "ppo", PpoSpec, Policy, 1, {"prompts": Need(Prompts), "reward": Need(Reward)}, about="PPO of the base against the reward model"
