@@ -7,10 +7,10 @@ given and return the artifact; readers open it by its type.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lite.errors import ArtifactError
-from lite.records import Candidate, Example, Pair, Prompt, Reply, read_rows
+from lite.records import Candidate, Example, Judgement, Pair, Prompt, Ranked, Reply, read_rows
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,33 @@ class Examples(Artifact):
 
     def rows(self) -> list[Example]:
         return read_rows(self.path / "examples.jsonl", Example)
+
+    def report(self) -> dict[str, Any]:
+        return self.read_json("report.json")
+
+
+class Seed(Examples):
+    """Examples of instructions that are followed; and ranked responses, ranked_train.jsonl and ranked_judged.jsonl, to learn and to measure judging."""
+
+    def ranked(self, split: Literal["train", "judged"]) -> list[Ranked]:
+        return read_rows(self.path / f"ranked_{split}.jsonl", Ranked)
+
+
+class Judgements(Artifact):
+    """judgements.jsonl, every judgement with its text, and report.json {readable, histogram, drawn, saved, ...}."""
+
+    def rows(self) -> list[Judgement]:
+        return read_rows(self.path / "judgements.jsonl", Judgement)
+
+    def report(self) -> dict[str, Any]:
+        return self.read_json("report.json")
+
+
+class Round(Artifact):
+    """replies.jsonl on dev prompts, and report.json {models, comparisons, pairs, gates, ...}."""
+
+    def rows(self) -> list[Reply]:
+        return read_rows(self.path / "replies.jsonl", Reply)
 
     def report(self) -> dict[str, Any]:
         return self.read_json("report.json")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from lite import tasks
+from lite import tasks, templates
 from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
 from lite.errors import RecipeError
 from lite.recipe import Recipe, Stage
@@ -100,9 +100,17 @@ def effective(spec: BaseModel) -> dict[str, Any]:
 
 
 def _files_named_in(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of the row files that knobs name, so that a changed file counts as a change; of a folder, the files of its splits."""
-    named = {knob: row_files(value) for knob, value in spec.items() if isinstance(value, str)}
-    return {knob: _digest_of(files) for knob, files in named.items() if files}
+    """Hashes of the files that knobs name, so that a changed file counts as a change: templates by their text, row files by their rows
+    (of a folder, the files of its splits)."""
+    found: dict[str, str] = {}
+    for knob, value in spec.items():
+        if isinstance(value, Mapping):
+            found |= {f"{knob}.{inner}": digest for inner, digest in _files_named_in(value).items()}
+        elif knob == "template":
+            found[knob] = templates.load(value).hash
+        elif isinstance(value, str) and (files := row_files(value)):
+            found[knob] = _digest_of(files)
+    return found
 
 
 def _digest_of(files: Mapping[str, Path]) -> str:

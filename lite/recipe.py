@@ -10,12 +10,12 @@
       - ppo: {steps: 20, as: long, from: {reward: reward}}
 
 A stage's id is its kind unless ``as`` names it. Its inputs are the latest artifacts of the types that its contract asks for,
-unless ``from`` names others. An override ``long.steps=40`` addresses a stage by its id.
+unless ``from`` names others. An override ``long.steps=40`` addresses a stage by its id. With ``rounds``, ``each_round`` and
+``finally`` some stages are repeated (``lite.unroll``): ``r2.dpo.lr=1e-4`` changes one round, ``each_round.dpo.lr=1e-4`` all of them.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 from lite import tasks
 from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
 from lite.errors import RecipeError
+from lite.unroll import MOST_ROUNDS, PREVIOUS, Entry, resolve, unroll
 from lite.wiring import Wire, wire
 from lite.yamltext import hint, parse, shown
 
-TOP = ("base", "seed", "task", "stages")
+TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally")
+SECTIONS = ("stages", "each_round", "finally")
 ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}(\.[A-Za-z0-9_-]{1,40})?")
-RESERVED = (*TOP, "p_plus")
+RESERVED = (*TOP, *PREVIOUS, "p_plus")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 
 
@@ -67,22 +69,6 @@ class Recipe(Frozen):
         return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=140)
 
 
-@dataclass
-class Entry:
-    """One item of ``stages`` on its way to a Stage."""
-
-    index: int
-    kind: str
-    id: str
-    knobs: dict[Any, Any]
-    source: Any = None
-    spec: Spec | None = field(default=None)
-
-    def place(self, *path: str | int) -> str:
-        inner = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
-        return f"stages[{self.index}]{inner} ({self.id})"
-
-
 def load(path: Path, overrides: Iterable[str] = (), *, name: str | None = None) -> Recipe:
     """The recipe of a file. ``name`` is the file's stem unless given."""
     try:
@@ -97,8 +83,7 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
     if not isinstance(raw, dict):
         raise RecipeError(where, [f"a recipe is a mapping with the keys {', '.join(TOP)} (got {shown(raw)})"])
     problems: list[str] = []
-    entries = _entries(raw.get("stages"), problems)
-    _override(raw, entries, overrides, problems)
+    entries = _stages(raw, list(overrides), problems)
     problems += [f"{key}: no such key{hint(str(key), TOP)}" for key in raw if key not in TOP]
     base = _base(raw.get("base", {}), problems)
     seed = raw.get("seed", 17)
@@ -110,43 +95,84 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
             entry.spec = _validate(CONTRACTS[entry.kind].spec, entry.knobs, entry.place, problems)
     inputs = wire(entries, problems)
     if problems:
-        raise RecipeError(where, problems)
+        raise RecipeError(where, _each_once(problems))
     stages = [Stage(id=e.id, kind=e.kind, spec=e.spec, inputs=i) for e, i in zip(entries, inputs, strict=True) if e.spec]
     return Recipe(name=name, base=base or BaseSpec.model_validate({}), seed=seed, task=task, stages=tuple(stages))
 
 
-def _entries(raw: Any, problems: list[str]) -> list[Entry]:
+def _stages(raw: dict, overrides: list[str], problems: list[str]) -> list[Entry]:
+    """All entries in the order in which they run, with the overrides in them and their inputs in ``source``.
+
+    What addresses all rounds is written before they are unrolled, and what addresses one afterwards: so the latter wins.
+    """
+    before, each, after = (_entries(raw.get(section), section, problems) for section in SECTIONS)
+    general = [text for text in overrides if text.startswith(("rounds=", "each_round."))]
+    _override(raw, each, general, problems, prefix="each_round.")
+    entries = unroll(before, each, _rounds(raw, each, problems), after)
+    for n, entry in enumerate(entries):
+        twin = next((e for e in entries[:n] if e.id == entry.id), None)
+        if twin:
+            problems.append(f"{entry.place()}: {twin.section}[{twin.index}] has the id {entry.id!r} too; name one of them with `as`")
+    _override(raw, entries, [text for text in overrides if text not in general], problems, also=each)
+    for entry in entries:
+        entry.source = entry.knobs.pop("from", None)
+    resolve(entries, problems)
+    return entries
+
+
+def _rounds(raw: dict, each: Sequence[Entry], problems: list[str]) -> int:
+    rounds = raw.get("rounds", 0)
+    if not isinstance(rounds, int) or isinstance(rounds, bool) or not 0 <= rounds <= MOST_ROUNDS:
+        problems.append(f"rounds: a whole number from 0 to {MOST_ROUNDS} is needed (got {shown(rounds)})")
+        return 1
+    if "rounds" in raw and "each_round" not in raw:
+        problems.append("rounds: there is no `each_round`, the list of stages that a round has")
+    if "each_round" in raw and "rounds" not in raw:
+        problems.append("each_round: say how often with `rounds: 2`")
+        return 1
+    return rounds if each else 0
+
+
+def _each_once(problems: Iterable[str]) -> list[str]:
+    """The problems without those that only say the same of a later round."""
+    return list({re.sub(r"\br\d+\.", "", problem): problem for problem in reversed(list(problems))}.values())[::-1]
+
+
+def _entries(raw: Any, section: str, problems: list[str]) -> list[Entry]:
+    if raw is None and section != "stages":
+        return []
     if not isinstance(raw, list) or not raw:
-        problems.append(f"stages: a list of stages is needed, such as `- prompts: {{train: 600}}` (got {shown(raw)})")
+        problems.append(f"{section}: a list of stages is needed, such as `- prompts: {{train: 600}}` (got {shown(raw)})")
         return []
     entries: list[Entry] = []
     for index, item in enumerate(raw):
         if isinstance(item, str):
             item = {item: None}
         if not isinstance(item, dict) or len(item) != 1:
-            problems.append(f"stages[{index}]: a stage is one kind with its knobs, `- kind: {{knob: value}}` (got {shown(item)})")
+            problems.append(f"{section}[{index}]: a stage is one kind with its knobs, `- kind: {{knob: value}}` (got {shown(item)})")
             continue
         (kind, knobs), kind_known = next(iter(item.items())), next(iter(item)) in CONTRACTS
         if not kind_known:
-            problems.append(f"stages[{index}]: no stage kind {shown(kind)}{hint(str(kind), CONTRACTS)}")
+            problems.append(f"{section}[{index}]: no stage kind {shown(kind)}{hint(str(kind), CONTRACTS)}")
         if knobs is not None and not isinstance(knobs, dict):
-            problems.append(f"stages[{index}] ({kind}): the knobs are a mapping, `{kind}: {{knob: value}}` (got {shown(knobs)})")
+            problems.append(f"{section}[{index}] ({kind}): the knobs are a mapping, `{kind}: {{knob: value}}` (got {shown(knobs)})")
             knobs = None
         knobs = dict(knobs or {})
-        entry = Entry(index, str(kind), str(knobs.pop("as", kind)), knobs)
+        entry = Entry(section, index, str(kind), str(knobs.pop("as", kind)), knobs)
         if kind_known and not ID.fullmatch(entry.id):
             problems.append(f"{entry.place('as')}: an id is letters, digits, - and _, with one dot at most (got {shown(entry.id)})")
+        if section == "each_round" and "." in entry.id:
+            problems.append(f"{entry.place('as')}: an id in a round has no dot, since the round puts one into it (got {shown(entry.id)})")
         if entry.id in RESERVED:
             problems.append(f"{entry.place('as')}: {entry.id!r} means something else in recipes; take another id")
-        twin = next((e for e in entries if e.id == entry.id), None)
-        if twin:
-            problems.append(f"{entry.place()}: stages[{twin.index}] has the id {entry.id!r} too; name one of them with `as`")
         entries.append(entry)
     return entries
 
 
-def _override(raw: dict, entries: Sequence[Entry], overrides: Iterable[str], problems: list[str]) -> None:
-    """Write the overrides into the raw recipe, the last one winning; ``from`` is taken off the knobs afterwards."""
+def _override(
+    raw: dict, entries: Sequence[Entry], overrides: Iterable[str], problems: list[str], *, prefix: str = "", also: Sequence[Entry] = ()
+) -> None:
+    """Write the overrides into the raw recipe, the last one winning. ``prefix`` stands before the ids of these entries."""
     for text in overrides:
         key, equals, value_text = text.partition("=")
         try:
@@ -154,22 +180,21 @@ def _override(raw: dict, entries: Sequence[Entry], overrides: Iterable[str], pro
         except RecipeError as e:
             problems.append(f"override {text}: {e.problems[0]}")
             continue
-        target, path = _address(raw, entries, key)
+        target, path = _address(raw, entries, key.removeprefix(prefix))
         if not equals or target is None or not all(path):
-            problems.append(f"override {text}: {'no such place' + hint(key, _places(entries)) if equals else 'write it as id.knob=value'}")
+            places = [*_places(entries, prefix), *_places(also, "each_round.")]
+            problems.append(f"override {text}: {'no such place' + hint(key, places) if equals else 'write it as id.knob=value'}")
             continue
         for step in path[:-1]:
             if not isinstance(target.get(step), dict):
                 target[step] = {}
             target = target[step]
         target[path[-1]] = value
-    for entry in entries:
-        entry.source = entry.knobs.pop("from", None)
 
 
 def _address(raw: dict, entries: Sequence[Entry], key: str) -> tuple[dict | None, list[str]]:
     """Which mapping an override writes to, and the keys inside it."""
-    if key in ("seed", "task"):
+    if key in ("seed", "task", "rounds"):
         return raw, [key]
     if key.startswith("base."):
         if not isinstance(raw.get("base"), dict):
@@ -181,9 +206,9 @@ def _address(raw: dict, entries: Sequence[Entry], key: str) -> tuple[dict | None
     return None, []
 
 
-def _places(entries: Sequence[Entry]) -> list[str]:
-    knobs = [f"{e.id}.{knob}" for e in entries if e.kind in CONTRACTS for knob in CONTRACTS[e.kind].spec.model_fields]
-    return ["seed", "task", *(f"base.{name}" for name in BaseSpec.model_fields), *knobs]
+def _places(entries: Sequence[Entry], prefix: str = "") -> list[str]:
+    knobs = [f"{prefix}{e.id}.{knob}" for e in entries if e.kind in CONTRACTS for knob in CONTRACTS[e.kind].spec.model_fields]
+    return ["seed", "task", "rounds", *(f"base.{name}" for name in BaseSpec.model_fields), *knobs]
 
 
 def _base(raw: Any, problems: list[str]) -> BaseSpec | None:

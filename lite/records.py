@@ -100,8 +100,38 @@ class Example:
         return cls(**row)
 
 
-AnyRow = Prompt | Pair | Reply | Candidate | Example
-Row = TypeVar("Row", Prompt, Pair, Reply, Candidate, Example)
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Responses to one prompt that people ranked: rank 0 is the best, equal ranks are ties."""
+
+    id: str
+    prompt: str
+    responses: tuple[str, ...]
+    ranks: tuple[int, ...]
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Ranked":
+        return cls(row["id"], row["prompt"], tuple(row["responses"]), tuple(row["ranks"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Judgement ``draw`` of candidate ``k`` of prompt ``id``: the judge's words, and the score in them; None: it could not be read."""
+
+    id: str
+    k: int
+    draw: int
+    text: str
+    stop: StopReason
+    score: int | None
+
+    @classmethod
+    def from_json(cls, row: dict) -> "Judgement":
+        return cls(**row)
+
+
+AnyRow = Prompt | Pair | Reply | Candidate | Example | Ranked | Judgement
+Row = TypeVar("Row", Prompt, Pair, Reply, Candidate, Example, Ranked, Judgement)
 
 
 def write_rows(path: Path, rows: Iterable[AnyRow]) -> int:

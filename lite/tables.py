@@ -12,6 +12,7 @@ from lite.contracts import CONTRACTS, BaseSpec, Contract
 from lite.errors import RecipeError
 from lite.runs import read
 from lite.runs.publish import dumps
+from lite.unroll import MOST_ROUNDS
 from lite.yamltext import hint
 
 KINDS_OF_LISTS = ("recipes", "runs", "tasks", "stages")
@@ -144,6 +145,7 @@ def recipe_schema() -> dict[str, Any]:
         spec["properties"] = wiring | spec["properties"]
         knobs = {"anyOf": [spec, {"type": "null"}]}
         kinds.append({"type": "object", "properties": {contract.kind: knobs}, "required": [contract.kind], "additionalProperties": False})
+    stages = {"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": list(CONTRACTS)}, *kinds]}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
@@ -153,7 +155,10 @@ def recipe_schema() -> dict[str, Any]:
             "base": BaseSpec.model_json_schema(),
             "seed": {"type": "integer", "minimum": 0},
             "task": {"type": "string", "description": f"one of {', '.join(tasks.names())}, or a YAML file"},
-            "stages": {"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": list(CONTRACTS)}, *kinds]}},
+            "stages": stages,
+            "rounds": {"type": "integer", "minimum": 0, "maximum": MOST_ROUNDS, "description": "how often each_round is repeated"},
+            "each_round": stages | {"description": "the stages of a round; `previous` is the model that the round before gave"},
+            "finally": stages | {"description": "the stages after the last round"},
         },
         "$defs": shared,
     }

@@ -45,7 +45,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
 
 
 def _latest(need: Need, earlier: Mapping[str, type[Artifact]]) -> Wire:
-    fitting = [] if need.named else [id for id, gives in earlier.items() if gives is need.type]
+    fitting = [] if need.named else [id for id, gives in earlier.items() if issubclass(gives, need.type)]
     if need.many:
         return tuple(fitting)
     return fitting[-1] if fitting else None
@@ -59,7 +59,7 @@ def _named(entry: Entry, reads: Mapping[str, Need], earlier: Mapping[str, type[A
     if isinstance(source, str | list):
         named: dict[str, list[str]] = {}
         for id in [source] if isinstance(source, str) else source:
-            params = [param for param, need in reads.items() if earlier.get(str(id)) is need.type]
+            params = [param for param, need in reads.items() if issubclass(earlier.get(str(id), object), need.type)]
             if params:
                 named.setdefault(params[0], []).append(str(id))
             else:
@@ -77,7 +77,7 @@ def _named(entry: Entry, reads: Mapping[str, Need], earlier: Mapping[str, type[A
 def _checked(
     entry: Entry, param: str, need: Need, ids: list[Any], earlier: Mapping[str, type[Artifact]], problems: list[str]
 ) -> Wire:  # fmt: skip
-    fitting = [id for id in ids if isinstance(id, str) and earlier.get(id) is need.type]
+    fitting = [id for id in ids if isinstance(id, str) and issubclass(earlier.get(id, object), need.type)]
     for id in ids:
         if id not in fitting:
             problems.append(f"{entry.place('from', param)}: {_why_not(id, earlier, f'{param} is {_words(need)}')}")
@@ -130,5 +130,6 @@ def _words(need: Need) -> str:
 
 
 def _giver(need: Need) -> str:
-    kinds = [f"`- {kind}`" for kind, contract in CONTRACTS.items() if contract.gives is need.type]
+    reads_it = {kind for kind, contract in CONTRACTS.items() if any(n.type is need.type and not n.named for n in contract.reads.values())}
+    kinds = [f"`- {kind}`" for kind, contract in CONTRACTS.items() if issubclass(contract.gives, need.type) and kind not in reads_it]
     return f"; put {' or '.join(kinds)} before it" if kinds else ""

@@ -27,7 +27,7 @@ def test_inputs_are_the_latest_of_their_type():
     inputs = {s.id: dict(s.inputs) for s in recipe.loads(text).stages}
     assert inputs["reward"] == {"pairs": "more"}
     assert inputs["b"] == {"prompts": "prompts", "reward": "reward"}
-    assert inputs["evaluate"] == {"prompts": "prompts", "pairs": "more", "reward": "reward", "policies": ("ppo", "b")}
+    assert inputs["evaluate"] == {"prompts": "prompts", "pairs": "more", "reward": "reward", "policies": ("ppo", "b"), "rounds": ()}
 
 
 @pytest.mark.parametrize("source", ["{pairs: contrast}", "contrast", "[contrast]", "{pairs: [contrast]}"])

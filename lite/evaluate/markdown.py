@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lite.evaluate import rounds
 from lite.records import Reply
 from lite.tasks import Task
 
@@ -13,6 +14,7 @@ def render(report: dict[str, Any], *, task: Task, shown: Sequence[tuple[str, Seq
     parts = [f"# {task.name}: {task.about}", _headline(report), _models(report)]
     parts += [_comparisons(report)] if report["comparisons"] else []
     parts += [_reward(report["reward"])] if report["reward"] else []
+    parts += [rounds.render(report["diagnostics"]["rounds"])] if "rounds" in report["diagnostics"] else []
     parts += [_pairs(report["diagnostics"]["pairs"])] if "pairs" in report["diagnostics"] else []
     parts += [_side_by_side(shown)] if shown else []
     return "\n\n".join(parts) + "\n"

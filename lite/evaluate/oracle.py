@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lite.evaluate.intervals import share_interval
-from lite.micro.world import Grade, grade
+from lite.micro.world import Grade, grade, split_of
 from lite.records import Pair, Prompt, Reply
 from lite.text.clean import decode_reply
 
@@ -21,9 +21,13 @@ def judge(replies: Sequence[Reply], prompts: Mapping[str, Prompt]) -> list[Reply
 
 
 def pair_labels(pairs: Sequence[Pair], prompts: Mapping[str, Prompt]) -> dict[str, Any]:
-    """How often the label of a pair is the oracle's: share of the pairs that the oracle does not tie, and the ties."""
+    """How often the label of a pair is the oracle's: share of the pairs that the oracle does not tie, and the ties.
+
+    Pairs whose prompt a model wrote may ask what the world does not know: they are left out, and counted.
+    """
     right = wrong = 0
-    for pair in pairs:
+    known = [pair for pair in pairs if split_of(prompts[pair.id].turns[-1].text)]
+    for pair in known:
         better, worse = (_score(prompts[pair.id], text) for text in (pair.chosen, pair.rejected))
         if pair.label < 0.5:
             better, worse = worse, better
@@ -34,7 +38,8 @@ def pair_labels(pairs: Sequence[Pair], prompts: Mapping[str, Prompt]) -> dict[st
         "accuracy": estimate.mean if estimate else None,
         "interval": [estimate.low, estimate.high] if estimate else None,
         "decided": decided,
-        "tied": len(pairs) - decided,
+        "tied": len(known) - decided,
+        "unknown": len(pairs) - len(known),
     }
 
 

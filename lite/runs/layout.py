@@ -103,3 +103,8 @@ def new_run_name(label: str, now: datetime | None = None) -> str:
     """``<UTC>-<label>-<6 hex>``: sorts by time and never repeats."""
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     return f"{stamp}-{label[:50]}-{secrets.token_hex(3)}"
+
+
+def stage_of(out: Path) -> str:
+    """The id of the stage that an artifact is from, by the folder that it lies in."""
+    return re.sub(r"^\d+-", "", out.parent.name)

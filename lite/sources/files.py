@@ -19,7 +19,7 @@ from lite.sources.rows import SchemaError
 
 ENDINGS = (".jsonl", ".csv", ".txt")
 SPLITS = ("train", "dev", "test")
-NAMED = ("micro", "hh-rlhf")
+NAMED = ("micro", "hh-rlhf", "oasst1", "oasst2")
 """Sources that are no place on disk, whatever lies in the working directory."""
 
 Row = tuple[str, Any]
@@ -59,7 +59,8 @@ def splits_of(source: str) -> dict[str, Path]:
     if not files:
         why = f"no ending that is known ({endings}, or these with .gz)" if path.is_file() else "no such file or folder"
         raise RecipeError(
-            "prompts.source", [f"{path}: {why}; write `micro`, `hh-rlhf`, a file of prompts, or a folder with train and test files"]
+            "prompts.source",
+            [f"{path}: {why}; write `micro`, `hh-rlhf`, `oasst1`, `oasst2`, a file of prompts, or a folder with train and test files"],
         )
     return files
 

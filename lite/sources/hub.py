@@ -6,7 +6,7 @@ has a ``data_dir``, takes any revision that is cached when the Hub cannot be rea
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,13 +37,15 @@ def subset_for(task: Task) -> str:
 def load(subset: str, revision: str | None) -> Loaded:
     """The rows of a subset and the commit that they are of; a :class:`PreconditionError` if they cannot be had."""
     what = f"dataset {REPO} ({subset}, revision {revision or 'main'}) cannot be had"
-    folder = _fetch(subset, revision, what)
-    rows = {split: ((f"row {n}", row) for n, row in enumerate(table, 1)) for split, table in _read(folder, subset, what).items()}
+    folder = fetch(REPO, f"{subset}/*", revision, what, copy="prompts.source=FOLDER with train.jsonl.gz and test.jsonl.gz")
+    tables = read_tables(folder, subset, ("train", "test"), what)
+    rows = {split: ((f"row {n}", row) for n, row in enumerate(table, 1)) for split, table in tables.items()}
     return Loaded(rows, folder.name)
 
 
-def _fetch(subset: str, revision: str | None, what: str) -> Path:
-    """The folder of the repository at one commit, with the files of the subset in it. No `datasets` yet: it takes seconds to import."""
+def fetch(repo: str, pattern: str, revision: str | None, what: str, *, copy: str) -> Path:
+    """The folder of a repository at one commit, with the files of a pattern in it; a :class:`PreconditionError` says ``what`` is missing
+    and which local ``copy`` would do. No `datasets` yet: it takes seconds to import."""
     import huggingface_hub
     from httpx import HTTPError
     from huggingface_hub import errors
@@ -54,35 +56,35 @@ def _fetch(subset: str, revision: str | None, what: str) -> Path:
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                REPO, repo_type="dataset", revision=revision, allow_patterns=f"{subset}/*", local_files_only=offline
+                repo, repo_type="dataset", revision=revision, allow_patterns=pattern, local_files_only=offline
             )
         )
     except errors.LocalEntryNotFoundError as e:
         why = "offline" if offline else f"the Hub is out of reach ({_first_line(e.__cause__ or e)})"
-        copy = "prompts.source=FOLDER with train.jsonl.gz and test.jsonl.gz"
         raise PreconditionError(
             f"{what}: {why}, and it is not in the cache; run once with the Hub in reach and without --offline, or give a local copy: {copy}"
         ) from e
     except errors.RevisionNotFoundError as e:
-        raise PreconditionError(f"{what}: there is no such revision; prompts.revision is a branch, a tag or a commit") from e
+        raise PreconditionError(f"{what}: there is no such revision; `revision` is a branch, a tag or a commit") from e
     except errors.RepositoryNotFoundError as e:  # also a gated one, and any 401
         raise PreconditionError(f"{what}: {_first_line(e)}; log in with `hf auth login`, and accept its terms if it has any") from e
     except (OSError, ValueError, HTTPError) as e:
         raise PreconditionError(f"{what}: {_first_line(e)}") from e
 
 
-def _read(folder: Path, subset: str, what: str) -> dict[str, Any]:
+def read_tables(folder: Path, part: str, splits: Sequence[str], what: str) -> dict[str, Any]:
+    """The splits of a part of a fetched repository, as `datasets` reads them."""
     import datasets
     from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
     try:
-        found: Any = datasets.load_dataset(str(folder), data_dir=subset)
-        return {split: found[split] for split in ("train", "test")}
+        found: Any = datasets.load_dataset(str(folder), data_dir=part)
+        return {split: found[split] for split in splits}
     except KeyError as e:
-        raise PreconditionError(f"{what}: the {e.args[0]} split is not in {folder / subset}; delete {folder} to fetch it anew") from e
+        raise PreconditionError(f"{what}: the {e.args[0]} split is not in {folder / part}; delete {folder} to fetch it anew") from e
     except (OSError, ValueError, EOFError, zlib.error, DatasetsError) as e:
-        raise PreconditionError(f"{what}: {folder / subset} cannot be read: {_first_line(e)}; delete {folder} to fetch it anew") from e
+        raise PreconditionError(f"{what}: {folder / part} cannot be read: {_first_line(e)}; delete {folder} to fetch it anew") from e
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lite.artifacts import Evaluation, Pairs, Policy, Prompts, Reward
+from lite.artifacts import Evaluation, Pairs, Policy, Prompts, Reward, Round
 from lite.contracts import EvaluateSpec
 from lite.errors import RecipeError
 from lite.evaluate import oracle, summary
@@ -37,6 +37,7 @@ def evaluate(
     pairs: Pairs | None,
     reward: Reward | None,
     policies: Mapping[str, Policy],
+    rounds: Mapping[str, Round],
     out: Path,
     bench: Bench,
 ) -> Evaluation:
@@ -78,6 +79,8 @@ def evaluate(
     if judged_by_oracle:
         replies = oracle.judge(replies, by_id)
     report = _report(replies, kl, judged_by_oracle, prompts=prompts, pairs=pairs, reward=reward, bank=bank, task=bench.task)
+    if rounds:
+        report["diagnostics"]["rounds"] = {id: found.report() for id, found in rounds.items()}
     write_rows(out / "replies.jsonl", replies)
     write_json(out / "report.json", report)
     shown = [[r for r in replies if r.id == row.id and r.draw == 0] for row in rows[: spec.side_by_side]]

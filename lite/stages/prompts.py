@@ -1,6 +1,6 @@
 """Dialogues that wait for an answer, in three splits: train, dev (for choices), test (touched once).
 
-Sources: the embedded world, hh-rlhf on the Hub, local files (``lite.sources``). report.json counts what was read, left out and
+Sources: the embedded world, hh-rlhf and OpenAssistant on the Hub, local files (``lite.sources``). report.json counts what was read, left out and
 why, and kept. Dialogues too long for PPO are not left out here unless ``max_words`` says so: this stage knows no tokenizer, and
 PPO leaves out by tokens.
 """
@@ -15,7 +15,7 @@ from lite.errors import RecipeError
 from lite.micro.world import SPLITS, Split, draw_dialogue
 from lite.records import Prompt, write_rows
 from lite.runs.publish import write_json
-from lite.sources import files, hub
+from lite.sources import files, hub, oasst
 from lite.sources.splits import Pool, choose, gather, go_on_from, lengths
 from lite.stages.bench import Bench
 from lite.text.dialogue import prompt
@@ -80,6 +80,12 @@ def _pools(spec: PromptsSpec, bench: Bench) -> tuple[dict[str, Pool], dict[str, 
         loaded = hub.load(subset, spec.revision)
         facts = {"repo": hub.REPO, "subset": subset, "commit": loaded.commit}
         rows = {split: (f"{hub.REPO} {subset}/{split}", part) for split, part in loaded.rows.items()}
+    elif spec.source in oasst.REPOS:
+        bench.log(f"reading {oasst.REPOS[spec.source]}")
+        loaded = oasst.load(spec.source, spec.revision)
+        facts = {"repo": loaded.repo, "commit": loaded.commit}
+        asked = oasst.questions(loaded.rows, most=1)
+        rows = {"all": (loaded.repo, ((f"question {n}", {"prompt": q.text}) for n, q in enumerate(asked, 1)))}
     else:
         plain = "premise" if bench.task.ask else "prompt"
         rows = {split: (str(file), files.read_file(file, plain=plain)) for split, file in files.splits_of(spec.source).items()}

@@ -21,13 +21,14 @@ what was generated, up to the cut tail, and a finished response is ``response + 
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lite.text.dialogue import ASSISTANT_TAG, HUMAN_TAG, STOP
 
 StopReason = Literal["turn", "eos", "length"]
 """Why generation ended: the stop string, the end-of-text token, or the limit of new tokens."""
 RejectReason = Literal["no_next_turn", "end_of_text", "empty"]
+REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 
 _ROLE_NAME = re.compile(rf"{HUMAN_TAG.pattern}|{ASSISTANT_TAG.pattern}|^[ \t]*(?:human|assistant|[Uu]ser):", re.M)
 

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from lite.text.clean import Accepted, Rejected, RejectReason
+from lite.text.clean import REJECT_REASONS, Accepted, Rejected, RejectReason
 
 DropReason = RejectReason | Literal["identical"]
-DROP_REASONS: tuple[DropReason, ...] = (*get_args(RejectReason), "identical")
+DROP_REASONS: tuple[DropReason, ...] = (*REJECT_REASONS, "identical")
 
 
 @dataclass(frozen=True, slots=True)

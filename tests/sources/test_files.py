@@ -91,7 +91,7 @@ def test_a_folder_has_a_file_per_split(write, hh, tmp_path):
 @pytest.mark.parametrize(
     ("make", "source", "said"),
     [
-        ([], "a.jsonl", "no such file or folder; write `micro`, `hh-rlhf`, a file"),
+        ([], "a.jsonl", "no such file or folder; write `micro`, `hh-rlhf`, `oasst1`, `oasst2`, a file"),
         (["a.parquet"], "a.parquet", "no ending that is known"),
         (["f/train.jsonl", "f/notes.md"], "f", "a folder needs a train and a test file .*there is: notes.md, train.jsonl"),
     ],

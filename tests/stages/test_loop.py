@@ -172,7 +172,14 @@ def test_the_report_has_every_model_and_the_same_prompts(asked, made, judged, ma
     policy = ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, out=folder("policy"), bench=make_bench("ppo"))
     spec = EvaluateSpec(against=("base", "p_plus"), draws=2, max_new_tokens=64, top_p=1.0)
     found = evaluate(
-        spec, prompts=asked, pairs=made, reward=judged, policies={"ppo": policy}, out=folder("eval"), bench=make_bench("evaluate")
+        spec,
+        prompts=asked,
+        pairs=made,
+        reward=judged,
+        policies={"ppo": policy},
+        rounds={},
+        out=folder("eval"),
+        bench=make_bench("evaluate"),
     )
     report = found.report()
     assert set(report["models"]) == {"base", "p_plus", "ppo"}

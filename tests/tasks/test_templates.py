@@ -45,7 +45,7 @@ def test_a_review_asks_for_the_reasons_before_the_score():
 
 
 def test_an_unknown_template_is_answered_with_the_names_there_are(tmp_path):
-    with pytest.raises(RecipeError, match="choice, instruct_micro, judge_micro"):
+    with pytest.raises(RecipeError, match="choice, instruct_eight, instruct_micro, judge_additive, judge_micro"):
         templates.load("chioce")
     mine = tmp_path / "mine.txt"
     mine.write_text("{response}?")

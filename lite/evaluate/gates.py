@@ -1,0 +1,63 @@
+"""Gates: what a round must not have done to its model. Pure: figures in, verdicts out.
+
+A policy that learns from its own judge can please the judge instead of getting better (reward hacking): replies grow, stop ending, the
+judge forgets how to judge. Each gate is one such sign, against a limit of the recipe.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Sign = Literal["parse_rate", "endings", "judge_regression", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is looked at in one model. None: nothing to measure it on."""
+
+    readable: float | None
+    """share of its judgements that could be read"""
+    pairwise: float | None
+    """its pairwise accuracy as a judge"""
+    ended: float
+    """share of its replies that end by themselves"""
+    tokens: float
+    """mean length of its replies"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    min_readable: float
+    min_ended: float
+    judge_drop: float
+    longer: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    sign: Sign
+    found: float | None
+    limit: float
+    open: bool
+    says: str
+
+
+def gates(now: Health, before: Health | None, limits: Limits) -> list[Gate]:
+    """Every gate of a model, with the model before it for what can only be compared. What could not be measured shuts the gate."""
+    found = [
+        _at_least("parse_rate", now.readable, limits.min_readable, "share of the model's judgements that can be read"),
+        _at_least("endings", now.ended, limits.min_ended, "share of replies that end by themselves"),
+    ]
+    if before:
+        if before.pairwise is not None:
+            floor = before.pairwise - limits.judge_drop
+            found.append(_at_least("judge_regression", now.pairwise, floor, f"pairwise accuracy as a judge, {before.pairwise:.3f} before"))
+        ceiling = before.tokens * limits.longer
+        passed = now.tokens <= ceiling
+        says = f"tokens of a reply, {before.tokens:.1f} before: {now.tokens:.1f}, at most {ceiling:.1f}"
+        found.append(Gate("length", now.tokens, ceiling, passed, says))
+    return found
+
+
+def _at_least(sign: Sign, found: float | None, limit: float, what: str) -> Gate:
+    measured = "not measured" if found is None else f"{found:.3f}"
+    return Gate(sign, found, limit, found is not None and found >= limit, f"{what}: {measured}, at least {limit:.3f}")

@@ -1,0 +1,178 @@
+"""A round's figures, and whether it may go on: the new model beside the one before it and the instruction-tuned one.
+
+Every model answers the same dev prompts and judges the same responses that people ranked (on the embedded world: the oracle), sampled and
+greedily: the difference of the two is what sampling noise costs. Replies are compared by the oracle where there is one, else by the scores of
+the model before, a judge of one response at a time, so that no order can favour either. Where a gate is shut the round is refused:
+exit code 4, the reasons, and the last good model by its name; the figures then lie in the stage's ``ckpt``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lite.artifacts import Judgements, Pairs, Policy, Prompts, Round, Seed
+from lite.contracts import GateSpec
+from lite.errors import DivergedError
+from lite.evaluate import oracle, summary
+from lite.evaluate.gates import Gate, Health, Limits, gates
+from lite.evaluate.judge_quality import TIE_RULE, Ranking, judge_quality
+from lite.model.bank import AdapterBank
+from lite.model.encoding import encode
+from lite.model.generate import Decoding
+from lite.records import Prompt, Ranked, Reply, write_rows
+from lite.runs.layout import stage_of
+from lite.runs.publish import write_json
+from lite.stages.bench import Bench
+from lite.stages.drawing import draw
+from lite.stages.evaluate import reply_text
+from lite.stages.reviews import Court, Question, scores_of
+from lite.text.dialogue import prompt as plain_prompt
+from lite.text.judging import mean_score, readable_share
+
+POLICY = "policy"
+
+
+def gate(
+    spec: GateSpec,
+    *,
+    policy: Policy,
+    before: Policy | None,
+    baseline: Policy | None,
+    seed: Seed,
+    prompts: Prompts,
+    pairs: Pairs | None,
+    judgements: Judgements | None,
+    out: Path,
+    bench: Bench,
+) -> Round:
+    models = {stage_of(p.path): p for p in (policy, before, baseline) if p}
+    name, name_before = stage_of(policy.path), stage_of(before.path) if before else None
+    rows, ranked = prompts.rows("dev")[: spec.prompts], seed.ranked("judged")
+    bank = bench.bank()
+    replies: list[Reply] = []
+    figures: dict[str, dict[str, Any]] = {}
+    per_model = len(rows) + sum(len(r.responses) for r in ranked) * (spec.judging.draws + 1)
+    with bench.progress(len(models) * per_model, "texts", "gate: replies and judgements of every model") as bar:
+        for model, artifact in models.items():
+            replies += _replies(spec, model, artifact, rows, bank, bench, bar)
+            figures[model] = {"judge": _judge(spec, model, artifact, ranked, bank, bench, bar)}
+    on_world = prompts.read_json("report.json").get("source") == "micro"
+    by_id = {row.id: row for row in rows}
+    scored = oracle.judge(replies, by_id) if on_world else _judged(spec, before or policy, replies, bank, bench)
+    groups = summary.by_model(scored)
+    for model, group in groups.items():
+        figures[model] |= summary.describe(group)
+    verdicts = gates(
+        _health(figures[name]),
+        _health(figures[name_before]) if name_before else None,
+        Limits(spec.min_readable, spec.min_ended, spec.judge_drop, spec.longer),
+    )
+    report = {
+        "model": name,
+        "before": name_before,
+        "models": figures,
+        "comparisons": [_compare(groups[name], groups[other]) for other in models if other != name],
+        "compared_by": "oracle" if on_world else stage_of((before or policy).path),
+        "tie_rule": TIE_RULE,
+        "adapter_change": policy.report().get("adapter_change"),
+        "judging": judgements.report() if judgements else None,
+        "pairs": pairs.report() if pairs else None,
+        "gates": [asdict(verdict) for verdict in verdicts],
+    }
+    _metrics(report, bench)
+    shut = [verdict for verdict in verdicts if not verdict.open]
+    if shut and spec.refuse:
+        write_rows(bench.ckpt / "replies.jsonl", scored)
+        write_json(bench.ckpt / "report.json", report)
+        raise DivergedError(_refusal(name, shut, before, bench))
+    write_rows(out / "replies.jsonl", scored)
+    write_json(out / "report.json", report)
+    bench.log(f"{name}: {'; '.join(v.says for v in verdicts)}" + ("" if not shut else f"; SHUT: {', '.join(v.sign for v in shut)}"))
+    return Round(out)
+
+
+def _replies(
+    spec: GateSpec, model: str, policy: Policy, rows: Sequence[Prompt], bank: AdapterBank, bench: Bench, bar: Any
+) -> list[Reply]:  # fmt: skip
+    """One reply per prompt; the seed of a prompt's draw is the same for all models."""
+    bank.load(POLICY, policy.adapter)
+    texts = [plain_prompt(row.turns, lead=bench.task.lead) for row in rows]
+    written = draw(
+        bench,
+        f"replies-{model}",
+        bank,
+        POLICY,
+        [encode(bank.base.tokenizer, text) for text in texts],
+        keys=[row.id for row in rows],
+        seeds=[bench.seed_for(row.id) for row in rows],
+        decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
+        rows=spec.batch_rows,
+        bar=bar,
+    )
+    bank.drop(POLICY)
+    return [
+        Reply(row.id, model, 0, text, reply_text(g.text), g.stop, len(g.ids)) for row, text, g in zip(rows, texts, written, strict=True)
+    ]
+
+
+def _judge(
+    spec: GateSpec, model: str, policy: Policy, ranked: Sequence[Ranked], bank: AdapterBank, bench: Bench, bar: Any
+) -> dict[str, Any]:  # fmt: skip
+    """A model as a judge of ranked responses: the mean of its draws, a single draw, and greedily."""
+    questions = [Question(row.id, k, row.prompt, text) for row in ranked for k, text in enumerate(row.responses)]
+    court = Court(spec.judging, bench, bank, policy, name=f"judge-{model}")
+    sampled = court.judge(questions, range(spec.judging.draws), bar)
+    court.close()
+    sure = Court(spec.judging.model_copy(update={"temperature": 0.0}), bench, bank, policy, name=f"greedy-{model}")
+    greedy = sure.judge(questions, [0], bar)
+    sure.close()
+    scores = scores_of(sampled)
+    return {
+        **asdict(_quality(ranked, {place: mean_score(s) for place, s in scores.items()})),
+        "readable": readable_share([j.score for j in sampled]),
+        "single": asdict(_quality(ranked, {place: mean_score(s[:1]) for place, s in scores.items()})),
+        "greedy": asdict(_quality(ranked, {(j.id, j.k): mean_score([j.score]) for j in greedy})),
+    }
+
+
+def _quality(ranked: Sequence[Ranked], means: Mapping[tuple[str, int], float | None]):
+    return judge_quality([Ranking(row.ranks, tuple(means.get((row.id, k)) for k in range(len(row.ranks)))) for row in ranked])
+
+
+def _judged(spec: GateSpec, judge: Policy, replies: Sequence[Reply], bank: AdapterBank, bench: Bench) -> list[Reply]:
+    """The replies with the mean score of one judge for all; those that it could not be read on have none."""
+    court = Court(spec.judging, bench, bank, judge, name="replies")
+    means = {
+        place: mean_score(scores)
+        for place, scores in scores_of(
+            court.judge([Question(f"{r.model}/{r.id}", r.draw, r.prompt, r.text) for r in replies], range(spec.judging.draws))
+        ).items()
+    }
+    court.close()
+    return [replace(r, score=means[f"{r.model}/{r.id}", r.draw]) for r in replies]
+
+
+def _compare(ours: Sequence[Reply], others: Sequence[Reply]) -> dict[str, Any] | None:
+    """Head to head where both have a score; None where nothing can be compared."""
+    there = {(r.id, r.draw) for r in ours if r.score is not None} & {(r.id, r.draw) for r in others if r.score is not None}
+    met = [[r for r in group if (r.id, r.draw) in there] for group in (ours, others)]
+    return summary.compare(*met) if there else None
+
+
+def _health(figures: Mapping[str, Any]) -> Health:
+    judge = figures["judge"]
+    return Health(judge["readable"], judge["pairwise"], figures["stop_rate"], figures["tokens"])
+
+
+def _metrics(report: Mapping[str, Any], bench: Bench) -> None:
+    for model, found in report["models"].items():
+        judge = found["judge"]
+        kept = {key: judge[key] for key in ("pairwise", "best_of_five", "exact", "spearman", "kendall", "ties", "readable")}
+        bench.metric(model=model, tokens=found["tokens"], ended=found["stop_rate"], success=found.get("success"), **kept)
+
+
+def _refusal(name: str, shut: Sequence[Gate], before: Policy | None, bench: Bench) -> str:
+    reasons = "; ".join(f"{verdict.sign} ({verdict.says})" for verdict in shut)
+    good = f"the last good model is {stage_of(before.path)} ({before.adapter})" if before else "there is no model before it"
+    return f"{bench.stage} refused {name}: {reasons}; {good}; the figures are in {bench.ckpt / 'report.json'}"
