@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import ArtifactError
-from lite.records import Candidate, Example, Pair, Prompt, Reply, read_rows
+from lite.records import Candidate, Example, JudgementRow, Pair, Prompt, Reply, read_rows
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,13 @@ class Policy(Artifact):
 
 
 class Evaluation(Artifact):
-    """replies.jsonl and report.json {models, comparisons, reward, diagnostics}."""
+    """replies.jsonl, judgements.jsonl, and report.json {models, comparisons, reward, diagnostics}."""
 
     def rows(self) -> list[Reply]:
         return read_rows(self.path / "replies.jsonl", Reply)
+
+    def judgements(self) -> list[JudgementRow]:
+        return read_rows(self.path / "judgements.jsonl", JudgementRow)
 
     def report(self) -> dict[str, Any]:
         return self.read_json("report.json")

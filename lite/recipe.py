@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
@@ -231,12 +231,19 @@ def _validate(model: type[Spec], knobs: Mapping, place: Any, problems: list[str]
 def _problem(model: type[Spec], error: Any, place: Any) -> str:
     where = place(*error["loc"])
     if error["type"] == "extra_forbidden":
-        owner: Any = model
-        for step in error["loc"][:-1]:
-            owner = owner.model_fields[step].annotation
-        return f"{where}: no such key{hint(error['loc'][-1], owner.model_fields)}"
+        return f"{where}: no such key{hint(error['loc'][-1], _owner(model, error['loc'][:-1]))}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {shown(error['input'])})" if error["loc"] else f"{where}: {message}"
+
+
+def _owner(model: Any, path: Sequence[str | int]) -> Iterable[str]:
+    """The knobs at a place inside a spec: optional specs and tuples of specs are looked through."""
+    for step in path:
+        found = model.model_fields[step].annotation if isinstance(step, str) else model
+        model = next((kind for kind in (found, *get_args(found)) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if model is None:
+            return ()
+    return model.model_fields
 
 
 def _tuples(value: Any) -> Any:

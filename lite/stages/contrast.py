@@ -5,18 +5,19 @@ rejected is drawn again, up to ``attempts`` times; then the whole pair is droppe
 """
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lite.artifacts import Pairs, Prompts
 from lite.contracts import ContrastSpec
+from lite.evaluate import diagnostics
 from lite.model.encoding import encode
 from lite.model.generate import Decoding
 from lite.records import Pair, Prompt, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
 from lite.stages.drawing import Drawn, Writing, draw
-from lite.text import pairing, statistics
+from lite.text import pairing
 from lite.text.contrast import Contrast, draw_index
 from lite.text.contrast import contrast as both_prompts
 from lite.text.dialogue import prompt as plain_prompt
@@ -71,14 +72,12 @@ def _draw(spec: ContrastSpec, rows: list[Prompt], sides: list[Contrast], bench: 
     return draw(bank, None, ids, how, bench)
 
 
-def _report(pairs: list[Pair], drops: pairing.Drops) -> dict:
-    texts = statistics.report([(p.chosen, p.rejected) for p in pairs])
+def _report(pairs: list[Pair], drops: pairing.Drops) -> dict[str, Any]:
     return {
         "pairs": drops.kept,
         "dropped": drops.reasons,
         "dropped_share": drops.share,
         "attempts": dict(sorted(Counter(p.attempts for p in pairs).items())),
         "index": dict(sorted(Counter(p.index for p in pairs).items())),
-        "words": asdict(texts.length) if texts.length else None,
-        "distinct": texts.distinct,
+        **diagnostics.describe(pairs),
     }
