@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lite.errors import ArtifactError
-from lite.records import Candidate, Example, Judgement, Pair, Prompt, Ranked, Reply, read_rows
+from lite.records import Candidate, Example, HeadToHead, Judgement, Pair, Prompt, Ranked, Reply, read_rows
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,13 @@ class Policy(Artifact):
 
 
 class Evaluation(Artifact):
-    """replies.jsonl and report.json {models, comparisons, reward, diagnostics}."""
+    """replies.jsonl, judgements.jsonl, and report.json {models, comparisons, reward, diagnostics}."""
 
     def rows(self) -> list[Reply]:
         return read_rows(self.path / "replies.jsonl", Reply)
+
+    def judgements(self) -> list[HeadToHead]:
+        return read_rows(self.path / "judgements.jsonl", HeadToHead)
 
     def report(self) -> dict[str, Any]:
         return self.read_json("report.json")

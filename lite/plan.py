@@ -79,6 +79,7 @@ def _identity(recipe: Recipe, stage: Stage, task: str, base: dict[str, Any], fin
         "base": base if stage.contract.uses_base else None,
         "spec": spec,
         "files": _files_named_in(spec),
+        "templates": {name: templates.load(name).hash for name in stage.contract.templates},
         "inputs": {param: {id: fingerprints[id] for id in ids} for param, ids in wires.items()},
     }
 
@@ -94,9 +95,14 @@ def effective(spec: BaseModel) -> dict[str, Any]:
         extra = info.json_schema_extra
         if isinstance(extra, dict) and extra.get("no_effect"):
             continue
-        value = getattr(spec, name)
-        kept[name] = effective(value) if isinstance(value, BaseModel) else plain(value)
+        kept[name] = _effective(getattr(spec, name))
     return kept
+
+
+def _effective(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return effective(value)
+    return [_effective(one) for one in value] if isinstance(value, tuple) else plain(value)
 
 
 def _files_named_in(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -210,6 +216,7 @@ def why(node: Node, before: StageRecord | None) -> str:
     reasons += [
         f"the file of {node.id}.{knob} changed" for knob in new["files"] if (old.get("files") or {}).get(knob) != new["files"][knob]
     ]
+    reasons += [f"the template {name} changed" for name, now in new["templates"].items() if (old.get("templates") or {}).get(name) != now]
     for param, ids in new["inputs"].items():
         was = (old.get("inputs") or {}).get(param, {})
         if list(was) != list(ids):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lite.spec import NO_EFFECT, LoraSpec, Spec
+from lite.spec import NO_EFFECT, LoraSpec, Spec, with_preset
 
 PPO_PRESETS: Mapping[str, dict[str, Any]] = {
     # Yang et al. 2023 on AlpacaFarm's PPO: facts of the released script; the learning rate is a LoRA one.
@@ -66,11 +66,7 @@ class PpoSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def fill_from_preset(cls, given: Any) -> Any:
-        """Keys that the recipe gives win over the preset's; an unknown preset is left for the field to report."""
-        if not isinstance(given, dict):
-            return given
-        preset = given.get("preset", "rlcd")
-        return {**PPO_PRESETS.get(preset, {}), **given} if isinstance(preset, str) else given
+        return with_preset(PPO_PRESETS, "rlcd", given)
 
     @model_validator(mode="after")
     def minibatch_fits(self) -> "PpoSpec":

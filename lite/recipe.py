@@ -17,7 +17,7 @@ unless ``from`` names others. An override ``long.steps=40`` addresses a stage by
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
@@ -256,15 +256,22 @@ def _validate(model: type[Spec], knobs: Mapping, place: Any, problems: list[str]
 def _problem(model: type[Spec], error: Any, place: Any) -> str:
     where = place(*error["loc"])
     if error["type"] == "extra_forbidden":
-        owner: Any = model
-        for step in error["loc"][:-1]:
-            owner = owner.model_fields[step].annotation
-        return f"{where}: no such key{hint(error['loc'][-1], owner.model_fields)}"
+        return f"{where}: no such key{hint(error['loc'][-1], _owner(model, error['loc'][:-1]))}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         near = hint(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))
         return f"{where}: {message} (got {shown(error['input'])}){near if near.startswith(';') else ''}"  # the choices stand there already
     return f"{where}: {message} (got {shown(error['input'])})" if error["loc"] else f"{where}: {message}"
+
+
+def _owner(model: Any, path: Sequence[str | int]) -> Iterable[str]:
+    """The knobs at a place inside a spec: optional specs and tuples of specs are looked through."""
+    for step in path:
+        found = model.model_fields[step].annotation if isinstance(step, str) else model
+        model = next((kind for kind in (found, *get_args(found)) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if model is None:
+            return ()
+    return model.model_fields
 
 
 def _tuples(value: Any) -> Any:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lite.errors import ArtifactError
 from lite.text.clean import StopReason
@@ -31,7 +31,9 @@ class Prompt:
 class Pair:
     """Two responses to one prompt. ``prompt + chosen`` is the text that the base wrote, up to the cut.
 
-    ``label`` is the probability that ``chosen`` is the better one: 1.0 for RLCD's hard labels.
+    ``label`` is the probability that ``chosen`` is the better one: 1.0 for RLCD's hard labels. ``p_plus`` and ``p_minus`` are the
+    prompts that the two were written under, ``chosen`` under ``p_plus`` unless a scorer turned the pair round (``turned``).
+    ``attempts``: draws that the pair took, 0 where nobody counted.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Pair:
     attempts: int
     stop_chosen: StopReason
     stop_rejected: StopReason
+    turned: bool = False
 
     @classmethod
     def from_json(cls, row: dict) -> "Pair":
@@ -130,8 +133,25 @@ class Judgement:
         return cls(**row)
 
 
-AnyRow = Prompt | Pair | Reply | Candidate | Example | Ranked | Judgement
-Row = TypeVar("Row", Prompt, Pair, Reply, Candidate, Example, Ranked, Judgement)
+@dataclass(frozen=True, slots=True)
+class HeadToHead:
+    """What one judge said of two models' replies to one prompt; ``id`` is prompt id and draw. ``verdict``: first, second, tie, or none."""
+
+    id: str
+    first: str
+    second: str
+    judge: str
+    form: str | None
+    verdict: str | None
+    showings: list[dict[str, Any]]
+
+    @classmethod
+    def from_json(cls, row: dict) -> "HeadToHead":
+        return cls(**row)
+
+
+AnyRow = Prompt | Pair | Reply | Candidate | Example | Ranked | Judgement | HeadToHead
+Row = TypeVar("Row", Prompt, Pair, Reply, Candidate, Example, Ranked, Judgement, HeadToHead)
 
 
 def write_rows(path: Path, rows: Iterable[AnyRow]) -> int:

@@ -1,5 +1,6 @@
 """What all knobs have in common: they are frozen, none is unknown, some are marked. And those of the base and of every adapter."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,14 @@ NAMES_STAGES: dict[str, Any] = {"names_stages": True}
 
 class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def with_preset(presets: Mapping[str, Mapping[str, Any]], usual: str, given: Any) -> Any:
+    """The knobs with their preset's below them: what the recipe gives wins. An unknown preset is left for the field to report."""
+    if not isinstance(given, dict):
+        return given
+    preset = given.get("preset", usual)
+    return {**presets.get(preset, {}), **given} if isinstance(preset, str) else given
 
 
 class BaseSpec(Spec):

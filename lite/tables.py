@@ -12,9 +12,13 @@ from lite.contracts import CONTRACTS, BaseSpec, Contract
 from lite.errors import RecipeError
 from lite.runs import read
 from lite.runs.publish import dumps
+from lite.text.contrast import contrast
+from lite.text.dialogue import Turn
+from lite.text.likeness import likeness
 from lite.unroll import MOST_ROUNDS
-from lite.yamltext import hint
+from lite.yamltext import hint, parse
 
+PREVIEW = (Turn("human", "Hello!"), Turn("assistant", "Hello. What can I do for you?"), Turn("human", "..."))
 KINDS_OF_LISTS = ("recipes", "runs", "tasks", "stages")
 
 
@@ -87,13 +91,8 @@ def show(thing: str, overrides: Sequence[str], runs: Path, *, schema: bool, as_j
         if schema or as_json:
             return dumps(contract.spec.model_json_schema(), indent=2)
         return f"{contract.about}\n\n{_knobs(contract)}"
-    if thing in tasks.names():
-        task = tasks.load(thing)
-        return (
-            dumps(task)
-            if as_json
-            else yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120).rstrip()
-        )
+    if (task := _task(thing)) is not None:
+        return dumps(task.model_dump() | {"likeness": _likeness(task)}) if as_json else _task_text(task)
     if thing == "recipe" and schema:
         return dumps(recipe_schema(), indent=2)
     if Path(thing).suffix in (".yaml", ".yml") or thing in recipe.built_in():
@@ -107,6 +106,45 @@ def show(thing: str, overrides: Sequence[str], runs: Path, *, schema: bool, as_j
         known = [*recipe.built_in(), *tasks.names(), *CONTRACTS, *(run.name for run in read.all_runs(runs))]
         raise RecipeError(thing, [f"no recipe, run, task or kind of stage is called so{hint(thing, known)}", *e.problems[:0]]) from e
     return _run_json(run) if as_json else _run_text(run)
+
+
+def _task(thing: str) -> tasks.Task | None:
+    """A built-in task, or that of a file which is no recipe."""
+    if thing in tasks.names():
+        return tasks.load(thing)
+    path = Path(thing)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        raw = parse(path.read_text(encoding="utf-8"), thing)
+        return tasks.load(thing) if isinstance(raw, dict) and "phrases" in raw else None
+    return None
+
+
+def _task_text(task: tasks.Task) -> str:
+    """The task as data, how alike its phrases are, and what p+ and p- look like."""
+    told = yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120).rstrip()
+    rows = [
+        (row["index"], row["positive_words"], row["negative_words"], f"{row['changed']:.2f}", row["concern"] or "good")
+        for row in _likeness(task)
+    ]
+    alike = text(("index", "words +", "words -", "changed", "alike?"), rows)
+    both = contrast(PREVIEW, task, 0)
+    return "\n\n".join(
+        (
+            told,
+            "How alike the phrases of a pair are (the paper: as alike as possible; changed: share of the characters):",
+            alike,
+            f"p+ of index 0:{both.p_plus}",
+            f"p- of index 0:{both.p_minus}",
+        )
+    )
+
+
+def _likeness(task: tasks.Task) -> list[dict[str, Any]]:
+    found = [likeness(pair.positive, pair.negative) for pair in task.phrases]
+    return [
+        {"index": i, "positive_words": x.positive, "negative_words": x.negative, "changed": x.changed, "concern": x.concern}
+        for i, x in enumerate(found)
+    ]
 
 
 def _knobs(contract: Contract) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from lite.artifacts import Artifact, Policy
-from lite.contracts import CONTRACTS, EvaluateSpec, MixSpec, Need, SftSpec, Spec
+from lite.contracts import CONTRACTS, EvaluateSpec, MixSpec, Need, ScoreSpec, SftSpec, Spec
 from lite.yamltext import hint, shown
 
 Wire = str | tuple[str, ...] | None
@@ -39,6 +39,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
             if all_known:
                 _targets(entry, inputs, problems)
                 _mixed(entry, inputs, problems)
+            _scored(entry, inputs, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
     return found
@@ -98,9 +99,19 @@ def _against(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> N
     """The models that an evaluation names must be there to be evaluated."""
     if isinstance(entry.spec, EvaluateSpec):
         known = ("base", "p_plus", *(inputs.get("policies") or ()))
-        for name in entry.spec.against:
-            if name not in known:
-                problems.append(f"{entry.place('against')}: no model {name!r} here{hint(name, known)}")
+        named = {entry.place("against"): entry.spec.against}
+        named |= {entry.place("judges", i, "versus"): judge.versus for i, judge in enumerate(entry.spec.judges)}
+        for place, names in named.items():
+            problems += [f"{place}: no model {name!r} here{hint(name, known)}" for name in names if name not in known]
+
+
+def _scored(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """What a scorer is told to score must be there."""
+    if isinstance(entry.spec, ScoreSpec) and inputs.get(entry.spec.what) is None and not any(p.startswith(entry.place()) for p in problems):
+        how = (
+            "put `- respond` before it" if entry.spec.what == "candidates" else "name the stage that gives them: `from: {pairs: contrast}`"
+        )
+        problems.append(f"{entry.place()}: scores {entry.spec.what}, and reads none; {how}")
 
 
 def _targets(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:

@@ -212,3 +212,18 @@ def test_resume_may_stand_alone():
     assert spell_out_resume(["run", "--resume", "tiny_rlcd_helpful"]) == ["run", "--resume", "latest", "tiny_rlcd_helpful"]
     assert spell_out_resume(["run", "--resume", "2026-x", "a.b=1"]) == ["run", "--resume", "2026-x", "a.b=1"]
     assert spell_out_resume(["run", "--resume", "a.b=1"]) == ["run", "--resume", "latest", "a.b=1"]
+
+
+def test_a_task_is_shown_with_both_prompts_and_how_alike_its_phrases_are(cli, tmp_path):
+    own = tmp_path / "brief.yaml"
+    phrase = "{positive: in few words, negative: in ever so many quite unneeded words, principle: 'Which is shorter?'}"
+    own.write_text(f"name: brief\nabout: x\nquestion: 'Which is shorter?'\nphrases: [{phrase}]\n")
+    shown = cli("show", own).stdout
+    assert "Assistant (in few words):" in shown.partition("p+ of index 0:")[2].partition("p- of index 0:")[0].rpartition("Human:")[2]
+    assert "3 words against 7" in shown
+    facts = json.loads(cli("show", "harmless", "--json").stdout)
+    assert len(facts["likeness"]) == len(facts["phrases"]) == 16
+    assert not any(row["concern"] for row in facts["likeness"])
+    own.write_text("name: brief\nabout: x\nphrases: []\n")
+    assert "phrases" in (wrong := cli("show", own)).stderr
+    assert wrong.returncode == 2

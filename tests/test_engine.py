@@ -44,10 +44,11 @@ def test_stages_get_their_inputs_by_name_and_one_base_for_the_whole_run(fakes):
 
 
 def test_an_optional_input_that_nobody_gives_is_none(fakes):
-    text = "{task: helpful, stages: [prompts, evaluate]}"
+    text = "{task: helpful, stages: [prompts, respond]}"
     fakes.go(text=text)
-    assert fakes.stages.calls[1].inputs["pairs"] is None
-    assert fakes.stages.calls[1].inputs["policies"] == {}
+    assert fakes.stages.calls[1].inputs["policy"] is None
+    fakes.go(text="{task: helpful, stages: [prompts, evaluate]}")
+    assert fakes.stages.calls[3].inputs["policies"] == fakes.stages.calls[3].inputs["pairs"] == {}
 
 
 def test_json_is_valid_where_figures_are_not_numbers(fakes):

@@ -135,3 +135,16 @@ def test_an_unfinished_stage_is_not_cached(nodes, tmp_path):
 def test_the_run_named_first_is_preferred(nodes, tmp_path):
     first, second = record(nodes()[0], tmp_path / "a"), record(nodes()[0], tmp_path / "b")
     assert compare(nodes()[:1], [first, second])[0].record is first
+
+
+def test_templates_are_part_of_a_stages_identity_and_what_a_judge_costs_is_not(monkeypatch):
+    from lite.templates import Template
+
+    text = "{task: helpful, stages: [prompts, respond, score, {evaluate: {judges: [{kind: endpoint, endpoint: {base_url: http://a/v1, model: m}}]}}]}"
+    before = plan(recipe.loads(text))
+    assert changed(before, plan(recipe.loads(text.replace("model: m", "model: m, timeout: 3.0, price_prompt: 2.0")))) == []
+    assert changed(before, plan(recipe.loads(text.replace("model: m", "model: other")))) == ["evaluate"]
+    load = planning.templates.load
+    monkeypatch.setattr(planning.templates, "load", lambda name: Template(name, "new") if name == "choice" else load(name))
+    after = plan(recipe.loads(text))
+    assert changed(before, after) == ["score", "evaluate"]

@@ -1,5 +1,7 @@
 """Recipes: what they mean, and that every mistake is told, all at once, with its place."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,13 @@ def test_inputs_are_the_latest_of_their_type():
     inputs = {s.id: dict(s.inputs) for s in recipe.loads(text).stages}
     assert inputs["reward"] == {"pairs": "more"}
     assert inputs["b"] == {"prompts": "prompts", "reward": "reward"}
-    assert inputs["evaluate"] == {"prompts": "prompts", "pairs": "more", "reward": "reward", "policies": ("ppo", "b"), "rounds": ()}
+    assert inputs["evaluate"] == {
+        "prompts": "prompts",
+        "pairs": ("contrast", "more"),
+        "reward": ("reward",),
+        "policies": ("ppo", "b"),
+        "rounds": (),
+    }
 
 
 @pytest.mark.parametrize("source", ["{pairs: contrast}", "contrast", "[contrast]", "{pairs: [contrast]}"])
@@ -231,3 +239,24 @@ def test_a_mutated_recipe_is_read_or_refused_but_never_a_traceback(data):
     except LiteError as e:
         refused = e
     assert refused is None or (refused.exit_code == 2 and str(refused))
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ("[prompts, score]", "score): scores candidates, and reads none; put `- respond` before it"),
+        ("[prompts, contrast, {score: {what: pairs}}]", "name the stage that gives them: `from: {pairs: contrast}`"),
+        (
+            "[prompts, {evaluate: {judges: [oracle, {kind: base, ordr: both}]}}]",
+            "judges[1].ordr (evaluate): no such key; did you mean 'order'?",
+        ),
+        ("[prompts, {evaluate: {judges: [endpoint]}}]", "`kind: endpoint` and `endpoint: {base_url: ..., model: ...}` go together"),
+        (
+            "[prompts, {evaluate: {judges: [{kind: length, versus: [bas]}]}}]",
+            "judges[0].versus (evaluate): no model 'bas' here; did you mean 'base'?",
+        ),
+    ],
+)
+def test_judges_and_scorers_are_checked_before_anything_runs(stages, said):
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        recipe.loads(f"{{task: helpful, stages: {stages}}}")

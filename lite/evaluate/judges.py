@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from lite import templates
 from lite.evaluate.endpoint import Answer, Chat
 from lite.evaluate.pairwise import Question, Reading, Unreadable, read_verdict
-from lite.evaluate.questions import Form, chat_prompt, choice_prompt
+from lite.evaluate.questions import Form, chat_prompt
 from lite.templates import Template
+from lite.text.choosing import choice_prompt
 from lite.text.statistics import words
 
 Score = Callable[[Sequence[tuple[str, str]]], Sequence[float | None]]
@@ -49,7 +50,7 @@ class ChoiceJudge:
     frame: Template = field(default_factory=lambda: templates.load("choice"))
 
     def judge(self, questions: Sequence[Question]) -> list[Reading]:
-        prompts = [choice_prompt(self.frame, self.form, dialogue=q.prompt, a=q.a, b=q.b) for q in questions]
+        prompts = [choice_prompt(self.frame, self.form.question, dialogue=q.prompt, a=q.a, b=q.b) for q in questions]
         return [_higher(a, b) for a, b in self.letters(prompts)] if prompts else []
 
 

@@ -13,9 +13,11 @@ TITLES = {"base": "base (untouched)", "p_plus": "base under p+ (prompted)"}
 def render(report: dict[str, Any], *, task: Task, shown: Sequence[tuple[str, Sequence[Reply]]]) -> str:
     parts = [f"# {task.name}: {task.about}", _headline(report), _models(report)]
     parts += [_comparisons(report)] if report["comparisons"] else []
+    parts += [_judged(report["judged"], report["judges_agree"])] if report["judged"] else []
     parts += [_reward(report["reward"])] if report["reward"] else []
+    parts += [_rewards(report["rewards"])] if len(report["rewards"]) > 1 else []
     parts += [rounds.render(report["diagnostics"]["rounds"])] if "rounds" in report["diagnostics"] else []
-    parts += [_pairs(report["diagnostics"]["pairs"])] if "pairs" in report["diagnostics"] else []
+    parts += [_pair_sets(report["diagnostics"]["pair_sets"])] if "pairs" in report["diagnostics"] else []
     parts += [_side_by_side(shown)] if shown else []
     return "\n\n".join(parts) + "\n"
 
@@ -64,13 +66,42 @@ def _comparisons(report: dict[str, Any]) -> str:
     return "\n".join([*rows, "", "Same prompt, same draw; a tie counts one half in the win rate."])
 
 
+def _judged(found: Sequence[dict[str, Any]], agreement: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        "## Head to head by other judges",
+        "",
+        "| judge | question | first | second | win | tie | loss | unread | win rate (95%) | length-controlled (95%) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for j in found:
+        controlled = j["length_controlled"]
+        rows.append(
+            f"| {j['judge']} | {(j['form'] or '-').replace('_', ' ')} | {j['first']} | {j['second']} | {_percent(j['win'])} | {_percent(j['tie'])} "
+            f"| {_percent(j['loss'])} | {_percent(j['unreadable'])} | {j['win_rate']:.3f} ({j['interval'][0]:.3f}-{j['interval'][1]:.3f}) "
+            f"| {_estimate(controlled['rate']) + (' *' if controlled['ridge'] or controlled['extrapolated'] else '') if controlled else '-'} |"
+        )
+    rows += [
+        "",
+        "First draws. A tie and a verdict that could not be read count one half. *Length-controlled*: what would be left if both replies "
+        "were equally long; with *, length alone separates wins from losses or one model was always longer, so that it is a guess. The judge "
+        "*length* prefers more words and reads nothing: a win that it gives too may be a win of length.",
+    ]
+    heads = [
+        f"- {a['one']} and {a['other']} agree on {_percent((a['accuracy'] or {}).get('mean'))} of {a['compared']} comparisons "
+        f"(kappa {_number(a['kappa'])}), on {_percent((a['decided_accuracy'] or {}).get('mean'))} of the {a['decided']} on which neither says tie"
+        for a in agreement
+    ]
+    return "\n".join([*rows, *(["", *heads] if heads else [])])
+
+
 def _reward(found: dict[str, Any]) -> str:
     lines = ["## Reward model", ""]
     if found.get("oracle_accuracy") is not None:
         low, high = found["oracle_interval"]
         lines.append(
             f"- orders two replies of the base as the oracle does: **{_percent(found['oracle_accuracy'])}** "
-            f"({_percent(low)}-{_percent(high)}; {found['oracle_decided']} pairs that the oracle does not tie)"
+            f"({_percent(low)}-{_percent(high)}; {found['oracle_decided']} pairs that the oracle does not tie); mean probability of the better "
+            f"one {_number(found['oracle_probability'])}, calibration error {_number(found['oracle_calibration_error'])}"
         )
     lines += [
         f"- agrees with the label of a held-out pair: {_percent(found['accuracy'])} of {found['held_out']}",
@@ -81,20 +112,64 @@ def _reward(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pairs(found: dict[str, Any]) -> str:
-    dropped = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in found["dropped"].items() if n) or "none"
-    lines = ["## Preference pairs", "", f"- {found['pairs']} pairs; dropped: {dropped}"]
-    if found.get("labels", {}).get("accuracy") is not None:
-        labels = found["labels"]
-        lines.append(
-            f"- the label is the oracle's in **{_percent(labels['accuracy'])}** of {labels['decided']} pairs; it ties {labels['tied']}"
+def _rewards(found: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        "## Reward models side by side",
+        "",
+        "| reward model | agrees with the oracle (95%) | probability | held-out labels | longer reply |",
+    ]
+    rows.append("|---|---|---|---|---|")
+    for id, r in found.items():
+        low, high = r.get("oracle_interval") or (None, None)
+        span = f" ({_percent(low)}-{_percent(high)})" if low is not None else ""
+        rows.append(
+            f"| {id} | {_percent(r.get('oracle_accuracy'))}{span} | {_number(r.get('oracle_probability'))} | {_percent(r['accuracy'])} "
+            f"| {_percent(r['longer_accuracy'])} |"
         )
-    if found["words"]:
-        words = found["words"]
-        lines.append(
-            f"- chosen {words['chosen']:.1f} words, rejected {words['rejected']:.1f}; the chosen one is longer in {_percent(words['chosen_longer'])}"
+    return "\n".join(rows)
+
+
+def _pair_sets(found: dict[str, dict[str, Any]]) -> str:
+    """Every set of pairs in a row of its own; what each says in words follows."""
+    rows = [
+        "## Preference pairs",
+        "",
+        "| pairs | kept | dropped | label right (95%) | label of the better | certainty | on ties | words + | words - | longer + | distinct 1/2/3 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for id, p in found.items():
+        right, words, sure = p.get("labels") or {}, p.get("words") or {}, p.get("polarity") or {}
+        low, high = right.get("interval") or (None, None)
+        span = f" ({_percent(low)}-{_percent(high)})" if low is not None else ""
+        variety = " / ".join(_number(x) for x in (p.get("distinct") or {}).values())
+        rows.append(
+            f"| {id} | {p['pairs']} | {_percent(p.get('dropped_share'))} | {_percent(right.get('accuracy'))}{span} | {_number(right.get('probability'))} "
+            f"| {_number(sure.get('mean'))} | {_number(right.get('tied_polarity'))} | {_number(words.get('chosen'))} | {_number(words.get('rejected'))} "
+            f"| {_percent(words.get('chosen_longer'))} | {variety} |"
         )
-    return "\n".join(lines)
+    rows += [
+        "",
+        "*Certainty*: mean distance of the labels from one half, at most 0.5; *on ties*: the same where the oracle sees no difference.",
+        *(line for id, p in found.items() for line in _told(id, p)),
+    ]
+    return "\n".join(rows)
+
+
+def _told(id: str, p: dict[str, Any]) -> list[str]:
+    """Why pairs of one set were dropped, how its scorer chose, and what is alarming."""
+    lines = []
+    if dropped := ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in (p.get("dropped") or {}).items() if n):
+        lines.append(f"- {id}: dropped {dropped}")
+    if (right := p.get("labels")) and right["decided"]:
+        lines.append(f"- {id}: the oracle prefers one of the two in {right['decided']} pairs and ties {right['tied']}")
+    if choice := p.get("choice"):
+        lines.append(
+            f"- {id}: the scorer says A in {_percent(choice['says_a'])} of its choices, keeps to the same letter in {_percent(choice['same_position'])} "
+            f"when the order is swapped, and gives {_percent(choice['outside'])} of its probability to neither letter"
+        )
+    if right and right["alarm"]:
+        lines.append(f"- {id}: **ALARM: the labels are {right['alarm']}: they teach the opposite**")
+    return lines
 
 
 def _side_by_side(shown: Sequence[tuple[str, Sequence[Reply]]]) -> str:
@@ -112,6 +187,10 @@ def _mark(reply: Reply) -> str:
 def _inline(text: str) -> str:
     """Model text on one line, as text: nothing in it may act as markup."""
     return "`" + " / ".join(text.strip().replace("`", "'").split("\n")) + "`" if text.strip() else "(empty)"
+
+
+def _estimate(x: dict[str, float]) -> str:
+    return f"{x['mean']:.3f} ({x['low']:.3f}-{x['high']:.3f})"
 
 
 def _percent(x: float | None) -> str:

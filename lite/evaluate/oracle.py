@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from lite.evaluate.intervals import share_interval
-from lite.micro.world import Grade, grade, split_of
+from lite.micro.grammar import read_ask
+from lite.micro.world import Grade, grade
 from lite.records import Pair, Prompt, Reply
 from lite.text.clean import decode_reply
+from lite.text.dialogue import Turn, closed, parse
 
 
 def judge(replies: Sequence[Reply], prompts: Mapping[str, Prompt]) -> list[Reply]:
@@ -20,39 +20,24 @@ def judge(replies: Sequence[Reply], prompts: Mapping[str, Prompt]) -> list[Reply
     return graded
 
 
-def pair_labels(pairs: Sequence[Pair], prompts: Mapping[str, Prompt]) -> dict[str, Any]:
-    """How often the label of a pair is the oracle's: share of the pairs that the oracle does not tie, and the ties.
-
-    Pairs whose prompt a model wrote may ask what the world does not know: they are left out, and counted.
-    """
-    right = wrong = 0
-    known = [pair for pair in pairs if split_of(prompts[pair.id].turns[-1].text)]
-    for pair in known:
-        better, worse = (_score(prompts[pair.id], text) for text in (pair.chosen, pair.rejected))
-        if pair.label < 0.5:
-            better, worse = worse, better
-        right, wrong = right + (better > worse), wrong + (better < worse)
-    decided = right + wrong
-    estimate = share_interval(right, decided) if decided else None
-    return {
-        "accuracy": estimate.mean if estimate else None,
-        "interval": [estimate.low, estimate.high] if estimate else None,
-        "decided": decided,
-        "tied": len(known) - decided,
-        "unknown": len(pairs) - len(known),
-    }
+def read_prompt(prompt: str) -> list[Turn] | None:
+    """The turns of a plain prompt of the embedded world; None where the world cannot have asked it."""
+    try:
+        turns = parse(closed(prompt))
+    except ValueError:
+        return None
+    return turns if turns[-1].role == "human" and read_ask(turns[-1].text) else None
 
 
-def reward_accuracy(rewards: Sequence[tuple[float, float]], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """How often the reward model orders two replies as the oracle does, over those that the oracle does not tie."""
-    decided = [(r, s) for r, s in zip(rewards, scores, strict=True) if s[0] != s[1]]
-    hits = sum(0.5 if r[0] == r[1] else float((r[0] > r[1]) == (s[0] > s[1])) for r, s in decided)
-    if not decided:
-        return {"oracle_accuracy": None, "oracle_decided": 0}
-    estimate = share_interval(hits, len(decided))
-    return {"oracle_accuracy": estimate.mean, "oracle_interval": [estimate.low, estimate.high], "oracle_decided": len(decided)}
+def pair_scores(pairs: Sequence[Pair]) -> list[tuple[int, int] | None] | None:
+    """The scores of (chosen, rejected), None for a pair that the world did not ask; None at all where that is most of them, so
+    that a stray likeness in real dialogues makes no oracle."""
+    asked = [read_prompt(pair.prompt) for pair in pairs]
+    if sum(turns is not None for turns in asked) * 2 <= len(pairs):
+        return None
+    return [(_score(turns, p.chosen), _score(turns, p.rejected)) if turns else None for p, turns in zip(pairs, asked, strict=True)]
 
 
-def _score(prompt: Prompt, text: str) -> int:
-    found: Grade = grade(prompt.turns, decode_reply(text))
+def _score(turns: Sequence[Turn], text: str) -> int:
+    found: Grade = grade(turns, decode_reply(text))
     return found.score

@@ -53,10 +53,5 @@ def chat_prompt(frame: Template, asked: Form, *, dialogue: str, a: str, b: str) 
     return frame.render(question=asked.text, dialogue=_fenced(dialogue), a=_fenced(a), b=_fenced(b))
 
 
-def choice_prompt(frame: Template, asked: Form, *, dialogue: str, a: str, b: str) -> str:
-    """The text after which a base model writes the letter of the better response."""
-    return frame.render(principle=asked.question, dialogue=dialogue, a=a.strip(), b=b.strip())
-
-
 def _fenced(text: str) -> str:
     return OUR_TAG.sub("&lt;", text.strip())

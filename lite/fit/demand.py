@@ -13,11 +13,14 @@ from lite.contracts import (
     ContrastSpec,
     DpoSpec,
     EvaluateSpec,
+    LoraSpec,
     MixSpec,
     PpoSpec,
     PreferencesSpec,
     PromptsSpec,
+    RespondSpec,
     RewardSpec,
+    ScoreSpec,
     SftSpec,
     Spec,
     TuneSpec,
@@ -96,15 +99,20 @@ class Site:
         return sizes.wide(self.base)
 
     def input(self, node: Node, param: str) -> Node | None:
+        """The stage of an input; of several, the last."""
         wire = node.inputs.get(param)
-        return self.nodes.get(wire) if isinstance(wire, str) else None
+        last = wire[-1] if isinstance(wire, tuple) and wire else wire
+        return self.nodes.get(last) if isinstance(last, str) else None
 
     def prompts(self, node: Node) -> PromptsSpec:
         """The spec of the prompts that a stage reads, itself or through its pairs."""
-        found = self.input(node, "prompts") or self.input(node, "pairs")
+        found = self._source(node)
         while found is not None and not isinstance(found.spec, PromptsSpec):
-            found = self.input(found, "prompts") or self.input(found, "pairs")
+            found = self._source(found)
         return found.spec if found is not None and isinstance(found.spec, PromptsSpec) else PromptsSpec.model_validate({})
+
+    def _source(self, node: Node) -> Node | None:
+        return self.input(node, "prompts") or self.input(node, "pairs") or self.input(node, "candidates")
 
     def longest(self, node: Node) -> int:
         """Tokens of the longest prompt, as far as a knob bounds it."""
@@ -189,6 +197,33 @@ def contrast(spec: ContrastSpec, node: Node, site: Site) -> Demand:
     )
     work = Decode(int(2 * pairs * draws), spec.batch_rows, mean, spec.max_new_tokens, adapter=False)
     return Demand(tuple(moments), (work,), pairs * _pair_text(mean, spec.max_new_tokens))
+
+
+def respond(spec: RespondSpec, node: Node, site: Site) -> Demand:
+    asked, mean = getattr(site.prompts(node), spec.split) * spec.n, site.mean(node)
+    draws = sum((1 - ACCEPTED) ** k for k in range(spec.attempts))
+    policy = site.input(node, "policy")
+    adapter = [sizes.lora(site.shape, getattr(policy.spec, "lora", LoraSpec()).r)] if policy else []
+    moments = site.writing(
+        site.resident(adapter, []),
+        spec.batch_rows,
+        site.longest(node),
+        spec.max_new_tokens,
+        adapter=policy is not None,
+        nucleus=spec.top_p < 1,
+        knob="batch_rows",
+    )
+    work = Decode(int(asked * draws), spec.batch_rows, mean, spec.max_new_tokens, adapter=policy is not None)
+    return Demand(tuple(moments), (work,), asked * (mean + int(MEAN_RESPONSE * spec.max_new_tokens)) * BYTES_PER_TOKEN)
+
+
+def score(spec: ScoreSpec, node: Node, site: Site) -> Demand:
+    if spec.by != "base":
+        return Demand()
+    pairs, asked = site.prompts(node).train, min(spec.max_tokens, (1 + spec.shots) * (site.mean(node) + 2 * int(MEAN_RESPONSE * 300)))
+    moment = site.scoring(site.resident([], []), max(spec.micro_tokens, spec.max_tokens), logits=True, knobs=("micro_tokens",))
+    questions = pairs * (2 if spec.order == "both" else 1) + (0 if spec.order == "both" else spec.probe)
+    return Demand((moment,), (Pass(questions * asked, spec.micro_tokens, 2, 1),), pairs * asked * BYTES_PER_TOKEN)
 
 
 def reward(spec: RewardSpec, node: Node, site: Site) -> Demand:
@@ -317,6 +352,8 @@ DEMANDS: Mapping[str, Callable[[Any, Node, Site], Demand]] = {
     "preferences": preferences,
     "mix": mix,
     "contrast": contrast,
+    "respond": respond,
+    "score": score,
     "reward": reward,
     "ppo": ppo,
     "sft": sft,

@@ -2,6 +2,7 @@
 
 runs/<UTC>-<recipe>-<6 hex>/
   recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  report.json  report.md  console.txt  lock
+  human/  human_sheet.csv  human_sheet.key.json  ratings.json
   stages/01-prompts/  stage.json  metrics.jsonl  samples.jsonl  ckpt/  out/
 """
 
@@ -91,6 +92,10 @@ class RunFolder:
     @property
     def report_md(self) -> Path:
         return self.path / "report.md"
+
+    @property
+    def human(self) -> Path:
+        return self.path / "human"
 
     def stage(self, number: int, id: str) -> StageFolder:
         return StageFolder(self.path / "stages" / f"{number:02d}-{id}")

@@ -5,19 +5,19 @@ rejected is drawn again, up to ``attempts`` times; then the whole pair is droppe
 """
 
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lite.artifacts import Pairs, Prompts
 from lite.contracts import ContrastSpec
+from lite.evaluate import diagnostics
 from lite.model.encoding import encode
 from lite.model.generate import Decoding
 from lite.records import Pair, Prompt, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.drawing import draw
-from lite.text import pairing, statistics
-from lite.text.clean import Accepted, Rejected, accept
+from lite.stages.retries import Drawn, Writing, draw_accepted
+from lite.text import pairing
 from lite.text.contrast import Contrast, draw_index
 from lite.text.contrast import contrast as both_prompts
 from lite.text.dialogue import prompt as plain_prompt
@@ -29,8 +29,8 @@ SHOWN = 20
 def contrast(spec: ContrastSpec, *, prompts: Prompts, out: Path, bench: Bench) -> Pairs:
     rows = prompts.rows("train")
     sides = [both_prompts(row.turns, bench.task, draw_index(bench.task, bench.seed, bench.stage, row.id)) for row in rows]
-    outcomes, attempts = _draw(spec, rows, sides, bench)
-    made = [pairing.pair(outcomes[i, 0], outcomes[i, 1]) for i in range(len(rows))]
+    drawn = _draw(spec, rows, sides, bench)
+    made = [pairing.pair(drawn[i, 0].outcome, drawn[i, 1].outcome) for i in range(len(rows))]
     pairs = [
         Pair(
             id=row.id,
@@ -41,9 +41,9 @@ def contrast(spec: ContrastSpec, *, prompts: Prompts, out: Path, bench: Bench) -
             p_plus=side.p_plus,
             p_minus=side.p_minus,
             index=side.index,
-            attempts=max(attempts[i, 0], attempts[i, 1]),
-            stop_chosen=_stop(outcomes[i, 0]),
-            stop_rejected=_stop(outcomes[i, 1]),
+            attempts=max(drawn[i, 0].attempts, drawn[i, 1].attempts),
+            stop_chosen=drawn[i, 0].generated.stop,
+            stop_rejected=drawn[i, 1].generated.stop,
         )
         for i, (row, side, found) in enumerate(zip(rows, sides, made, strict=True))
         if isinstance(found, pairing.Pair)
@@ -57,52 +57,28 @@ def contrast(spec: ContrastSpec, *, prompts: Prompts, out: Path, bench: Bench) -
     return Pairs(out)
 
 
-def _draw(
-    spec: ContrastSpec, rows: list[Prompt], sides: list[Contrast], bench: Bench
-) -> tuple[dict[tuple[int, int], Accepted | Rejected], dict[tuple[int, int], int]]:
-    """The last outcome of every (prompt, side), and how many draws it took."""
+def _draw(spec: ContrastSpec, rows: list[Prompt], sides: list[Contrast], bench: Bench) -> dict[tuple[int, int], Drawn]:
+    """The last draw of every (prompt, side)."""
     bank = bench.bank()
     ids = {(i, k): encode(bank.base.tokenizer, text) for i, side in enumerate(sides) for k, text in enumerate((side.p_plus, side.p_minus))}
-    decoding = Decoding(spec.max_new_tokens, spec.temperature, spec.top_p)
-    outcomes: dict[tuple[int, int], Accepted | Rejected] = {}
-    attempts: dict[tuple[int, int], int] = {}
-    with bench.progress(len(ids), "responses", "contrast: two answers to each prompt") as bar:
-        for attempt in range(spec.attempts):
-            todo = [place for place in ids if not isinstance(outcomes.get(place), Accepted)]
-            if not todo:
-                break
-            found = draw(
-                bench,
-                f"attempt-{attempt + 1}",
-                bank,
-                None,
-                [ids[place] for place in todo],
-                keys=[f"{rows[i].id}.{SIDES[k]}" for i, k in todo],
-                seeds=[bench.seed_for(rows[i].id, SIDES[k], attempt) for i, k in todo],
-                decoding=decoding,
-                rows=spec.batch_rows,
-                groups=[i for i, _ in todo] if spec.shared_prefix else None,
-                bar=bar if attempt == 0 else None,
-            )
-            for place, generated in zip(todo, found, strict=True):
-                outcomes[place], attempts[place] = accept(generated.text, generated.stop), attempt + 1
-            bench.metric(attempt=attempt + 1, drawn=len(todo), accepted=sum(isinstance(outcomes[p], Accepted) for p in todo))
-    return outcomes, attempts
+    how: Writing[tuple[int, int]] = Writing(
+        decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
+        attempts=spec.attempts,
+        rows=spec.batch_rows,
+        key_of=lambda place: f"{rows[place[0]].id}.{SIDES[place[1]]}",
+        seed_of=lambda place, attempt: bench.seed_for(rows[place[0]].id, SIDES[place[1]], attempt),
+        group_of=(lambda place: place[0]) if spec.shared_prefix else None,
+        what="contrast: two answers to each prompt",
+    )
+    return draw_accepted(bank, None, ids, how, bench)
 
 
-def _stop(outcome: Accepted | Rejected):
-    assert isinstance(outcome, Accepted), "a pair is made of accepted responses"
-    return outcome.stop
-
-
-def _report(pairs: list[Pair], drops: pairing.Drops) -> dict:
-    texts = statistics.report([(p.chosen, p.rejected) for p in pairs])
+def _report(pairs: list[Pair], drops: pairing.Drops) -> dict[str, Any]:
     return {
         "pairs": drops.kept,
         "dropped": drops.reasons,
         "dropped_share": drops.share,
         "attempts": dict(sorted(Counter(p.attempts for p in pairs).items())),
         "index": dict(sorted(Counter(p.index for p in pairs).items())),
-        "words": asdict(texts.length) if texts.length else None,
-        "distinct": texts.distinct,
+        **diagnostics.describe(pairs),
     }

@@ -11,7 +11,7 @@ from typing import Any
 from lite.artifacts import Evaluation, Pairs, Policy, Prompts, Reward, Round
 from lite.contracts import EvaluateSpec
 from lite.errors import RecipeError
-from lite.evaluate import oracle, summary
+from lite.evaluate import oracle, preference, summary
 from lite.evaluate.markdown import render
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode, encode_row
@@ -21,21 +21,23 @@ from lite.records import Prompt, Reply, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
 from lite.stages.drawing import draw as draw_replies
+from lite.stages.judging import Known, ask_judges
 from lite.text.clean import decode_reply
 from lite.text.contrast import contrast, draw_index
-from lite.text.dialogue import STOP
+from lite.text.dialogue import STOP, closed
 from lite.text.dialogue import prompt as plain_prompt
 
 BASE, P_PLUS, REWARD, POLICY = "base", "p_plus", "reward", "policy"
 MICRO_TOKENS = 4096
+Rewards = Mapping[Reply, float]
 
 
 def evaluate(
     spec: EvaluateSpec,
     *,
     prompts: Prompts,
-    pairs: Pairs | None,
-    reward: Reward | None,
+    pairs: Mapping[str, Pairs],
+    reward: Mapping[str, Reward],
     policies: Mapping[str, Policy],
     rounds: Mapping[str, Round],
     out: Path,
@@ -45,6 +47,33 @@ def evaluate(
     rows = prompts.rows("test")[: spec.prompts]
     by_id = {row.id: row for row in rows}
     bank = bench.bank()
+    judged_by_oracle = prompts.read_json("report.json").get("source") == "micro"
+    replies, kl = _replies(spec, models, rows, policies, bank, bench)
+    if judged_by_oracle:
+        replies = oracle.judge(replies, by_id)
+    plain = {row.id: plain_prompt(row.turns, lead=bench.task.lead) for row in rows}
+    report, scored = _report(replies, kl, judged_by_oracle, pairs=pairs, reward=reward, bank=bank, plain=plain)
+    known = Known({id: closed(text) for id, text in plain.items()}, scored if reward else None, judged_by_oracle)
+    judged = ask_judges(spec.judges, summary.by_model(replies), known, out=out, bench=bench, bank=bank)
+    report |= {"judged": judged.figures, "judges_agree": judged.agreement, "judges_used": judged.usage}
+    if rounds:
+        report["diagnostics"]["rounds"] = {id: found.report() for id, found in rounds.items()}
+    write_rows(out / "replies.jsonl", replies)
+    write_rows(out / "judgements.jsonl", judged.rows)
+    write_json(out / "report.json", report)
+    shown = [[r for r in replies if r.id == row.id and r.draw == 0] for row in rows[: spec.side_by_side]]
+    for group in shown:
+        bench.show(prompt=plain_prompt(by_id[group[0].id].turns), **{r.model: r.text.strip() for r in group})
+    (out / "report.md").write_text(
+        render(report, task=bench.task, shown=[(plain_prompt(by_id[g[0].id].turns), g) for g in shown]), encoding="utf-8"
+    )
+    return Evaluation(out)
+
+
+def _replies(
+    spec: EvaluateSpec, models: Sequence[str], rows: Sequence[Prompt], policies: Mapping[str, Policy], bank: AdapterBank, bench: Bench
+) -> tuple[list[Reply], dict[str, float]]:
+    """Every model's replies, and the KL of the policies to the base on their first draws."""
     replies: list[Reply] = []
     kl: dict[str, float] = {}
     with bench.progress(len(models) * spec.draws * len(rows), "replies", "evaluate: held-out prompts") as bar:
@@ -75,21 +104,7 @@ def evaluate(
                     kl[model] = _kl(bank, role, [Row(p, g.ids) for p, g in zip(ids, found, strict=True)])
             if role:
                 bank.drop(role)
-    judged_by_oracle = prompts.read_json("report.json").get("source") == "micro"
-    if judged_by_oracle:
-        replies = oracle.judge(replies, by_id)
-    report = _report(replies, kl, judged_by_oracle, prompts=prompts, pairs=pairs, reward=reward, bank=bank, task=bench.task)
-    if rounds:
-        report["diagnostics"]["rounds"] = {id: found.report() for id, found in rounds.items()}
-    write_rows(out / "replies.jsonl", replies)
-    write_json(out / "report.json", report)
-    shown = [[r for r in replies if r.id == row.id and r.draw == 0] for row in rows[: spec.side_by_side]]
-    for group in shown:
-        bench.show(prompt=plain_prompt(by_id[group[0].id].turns), **{r.model: r.text.strip() for r in group})
-    (out / "report.md").write_text(
-        render(report, task=bench.task, shown=[(plain_prompt(by_id[g[0].id].turns), g) for g in shown]), encoding="utf-8"
-    )
-    return Evaluation(out)
+    return replies, kl
 
 
 def _models(spec: EvaluateSpec, policies: Mapping[str, Policy]) -> list[str]:
@@ -118,38 +133,42 @@ def _report(
     kl: dict[str, float],
     judged: bool,
     *,
-    prompts: Prompts,
-    pairs: Pairs | None,
-    reward: Reward | None,
+    pairs: Mapping[str, Pairs],
+    reward: Mapping[str, Reward],
     bank: AdapterBank,
-    task: Any,
-) -> dict[str, Any]:
+    plain: Mapping[str, str],
+) -> tuple[dict[str, Any], Rewards]:
+    """The report, and the last reward model's reward of every reply."""
     groups = summary.by_model(replies)
     models = {model: summary.describe(rows) | ({"kl_to_base": kl[model]} if model in kl else {}) for model, rows in groups.items()}
-    found: dict[str, Any] = dict(reward.report()) if reward else {}
-    if reward:
-        scored = _rewards(bank, reward, replies, {row.id: plain_prompt(row.turns, lead=task.lead) for row in prompts.rows("test")})
+    found: dict[str, dict[str, Any]] = {}
+    scored: Rewards = {}
+    for id, artifact in reward.items():
+        last = id == list(reward)[-1]
+        scored = _rewards(bank, artifact, replies if last else groups[BASE], plain)
+        found[id] = artifact.report() | (_against_oracle(groups[BASE], scored) if judged else {})
+    if scored:
         for model, rows in groups.items():
             values = [scored[r] for r in rows if r in scored]
             models[model]["reward"] = sum(values) / len(values) if values else None
-        if judged:
-            found |= _against_oracle(groups[BASE], scored)
     names = list(groups)
+    told = {id: artifact.report() for id, artifact in pairs.items()}
     return {
         "judge": "oracle" if judged else None,
         "models": models,
         "comparisons": [summary.compare(groups[a], groups[b]) for i, b in enumerate(names) for a in names[i + 1 :]] if judged else [],
-        "reward": found,
-        "diagnostics": {"pairs": _pairs(pairs, prompts, judged)} if pairs else {},
-    }
+        "reward": list(found.values())[-1] if found else {},
+        "rewards": found,
+        "diagnostics": {"pairs": list(told.values())[-1], "pair_sets": told} if told else {},
+    }, scored
 
 
-def _rewards(bank: AdapterBank, reward: Reward, replies: list[Reply], prompt_of: Mapping[str, str]) -> dict[Reply, float]:
+def _rewards(bank: AdapterBank, reward: Reward, replies: list[Reply], plain: Mapping[str, str]) -> Rewards:
     """The reward of every reply to its PLAIN prompt, whatever prompt it was written under; empty replies have none."""
     bank.load(REWARD, reward.adapter)
     bank.head(REWARD).load(reward.head)
     kept = [r for r in replies if r.text.strip()]
-    rows = [encode_row(bank.base.tokenizer, prompt_of[r.id], r.text + STOP) for r in kept]
+    rows = [encode_row(bank.base.tokenizer, plain[r.id], r.text + STOP) for r in kept]
     rewards = reward_rows(bank, rows, role=REWARD, micro_tokens=MICRO_TOKENS).tolist()
     bank.drop(REWARD)
     return dict(zip(kept, rewards, strict=True))
@@ -160,17 +179,10 @@ def reply_text(raw: str) -> str:
     return raw[: len(raw) - len(raw.lstrip())] + decode_reply(raw)
 
 
-def _against_oracle(base: list[Reply], scored: Mapping[Reply, float]) -> dict[str, Any]:
+def _against_oracle(base: list[Reply], scored: Rewards) -> dict[str, Any]:
     """The reward model on pairs that it never saw: the base's first two draws on every test prompt."""
     draws: dict[str, dict[int, Reply]] = {}
     for reply in base:
         draws.setdefault(reply.id, {})[reply.draw] = reply
     met = [(d[0], d[1]) for d in draws.values() if 1 in d and d[0] in scored and d[1] in scored]
-    return oracle.reward_accuracy([(scored[a], scored[b]) for a, b in met], [(float(a.score or 0), float(b.score or 0)) for a, b in met])
-
-
-def _pairs(pairs: Pairs, prompts: Prompts, judged: bool) -> dict[str, Any]:
-    found = pairs.report()
-    if judged:
-        found["labels"] = oracle.pair_labels(pairs.rows(), {row.id: row for row in prompts.rows("train")})
-    return found
+    return preference.agreement([(scored[a], scored[b]) for a, b in met], [(float(a.score or 0), float(b.score or 0)) for a, b in met])

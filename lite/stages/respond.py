@@ -16,7 +16,7 @@ from lite.model.generate import Decoding
 from lite.records import Candidate, Prompt, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.retries import Drawn, Writing, draw
+from lite.stages.retries import Drawn, Writing, draw_accepted
 from lite.text.clean import REJECT_REASONS, Accepted, Rejected
 from lite.text.dialogue import prompt as plain_prompt
 from lite.text.statistics import distinct, words
@@ -54,12 +54,13 @@ def _draw(spec: RespondSpec, rows: list[Prompt], texts: list[str], policy: Polic
         decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
         attempts=spec.attempts,
         rows=spec.batch_rows,
+        key_of=lambda place: f"{rows[place[0]].id}.{place[1]}",
         seed_of=lambda place, attempt: bench.seed_for(rows[place[0]].id, place[1], attempt),
         group_of=(lambda place: place[0]) if spec.shared_prefix else None,
         what=f"respond: {spec.n} answers to each prompt",
     )
     places = {(i, k): ids[i] for i in range(len(rows)) for k in range(spec.n)}
-    return draw(bank, POLICY if policy else None, places, how, bench)
+    return draw_accepted(bank, POLICY if policy else None, places, how, bench)
 
 
 def _report(spec: RespondSpec, rows: list[Prompt], found: list[Candidate], drawn: dict[tuple[int, int], Drawn]) -> dict[str, Any]:

@@ -33,6 +33,14 @@ class Phrases(Data):
         return phrase
 
 
+class Example(Data):
+    """One answered choice for scorers that are shown some: better on every axis of the task."""
+
+    human: str = Field(min_length=1, description="a human turn")
+    better: str = Field(min_length=1)
+    worse: str = Field(min_length=1)
+
+
 class Task(Data):
     name: str
     about: str = Field(description="one sentence for a reader who chooses a task")
@@ -40,6 +48,7 @@ class Task(Data):
     ask: str = Field(default="", description="makes a human turn of a premise: a text with {premise} in it; none: the task has no premises")
     phrases: tuple[Phrases, ...] = Field(min_length=1)
     question: str = Field(description="what a pairwise judge is asked about two responses")
+    examples: tuple[Example, ...] = Field(default=(), description="answered choices for few-shot scoring, in turn; more than enough is cut")
 
     @field_validator("ask")
     @classmethod

@@ -49,6 +49,14 @@ def prompt(turns: Sequence[Turn], *, lead: str = "") -> str:
     return render(turns) + cue() + (f" {lead}" if lead else "")
 
 
+def closed(prompt: str) -> str:
+    """The closed turns of a plain prompt: all that stands before its open assistant tag."""
+    turns, tag, _ = prompt.rpartition(cue())
+    if not tag:
+        raise ValueError(f"a prompt ends with an open assistant tag, this one with {prompt[-40:]!r}")
+    return turns
+
+
 def parse(text: str) -> list[Turn]:
     """The turns of a transcript in the form of HH-rlhf, the inverse of ``render``: ``parse(render(turns)) == turns``.
 

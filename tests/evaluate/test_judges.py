@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from lite import tasks, templates
 from lite.evaluate.judges import ChoiceJudge, EndpointJudge, ScoreJudge, length_judge
 from lite.evaluate.pairwise import Comparison, Question, Unreadable, compare, read_verdict
-from lite.evaluate.questions import FORMS, Form, chat_prompt, choice_prompt, form, forms_of
+from lite.evaluate.questions import FORMS, Form, chat_prompt, form, forms_of
 from lite.tasks import Task
+from lite.text.choosing import choice_prompt
 from tests.evaluate.stub import Response, completion
 
 NAMES = ["harmless", "helpful", "helpful_on_harmless", "outline"]
@@ -71,7 +72,7 @@ def test_the_conversation_comes_first_and_a_before_b():
 
 
 def test_a_choice_ends_where_the_letter_comes():
-    text = choice_prompt(templates.load("choice"), form("helpful"), dialogue=Q.prompt, a=" an apple\n", b="a pear")
+    text = choice_prompt(templates.load("choice"), form("helpful").question, dialogue=Q.prompt, a=" an apple\n", b="a pear")
     assert text.endswith("The better response is (")
     assert "\n\n(A) an apple\n\n(B) a pear\n\n" in text
     assert form("helpful").question in text and form("helpful").guidance not in text
@@ -109,7 +110,7 @@ def test_a_choice_judge_takes_the_likelier_letter():
 
     judge = ChoiceJudge("local", form("helpful"), letters)
     assert judge.judge([Q, Q, Q, Q]) == ["A", "B", "tie", Unreadable("", "no_score")]
-    assert seen == [choice_prompt(templates.load("choice"), form("helpful"), dialogue=Q.prompt, a=Q.a, b=Q.b)] * 4
+    assert seen == [choice_prompt(templates.load("choice"), form("helpful").question, dialogue=Q.prompt, a=Q.a, b=Q.b)] * 4
 
 
 def test_a_choice_judge_with_nothing_to_judge_runs_no_model():

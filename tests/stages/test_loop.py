@@ -170,12 +170,13 @@ def test_prompts_that_are_all_too_long_are_said(asked, judged, make_bench, folde
 
 def test_the_report_has_every_model_and_the_same_prompts(asked, made, judged, make_bench, folder):
     policy = ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, out=folder("policy"), bench=make_bench("ppo"))
-    spec = EvaluateSpec(against=("base", "p_plus"), draws=2, max_new_tokens=64, top_p=1.0)
+    judges = ("oracle", "reward", "length", {"kind": "base", "order": "both", "prompts": 4})
+    spec = EvaluateSpec(against=("base", "p_plus"), draws=2, max_new_tokens=64, top_p=1.0, judges=judges)
     found = evaluate(
         spec,
         prompts=asked,
-        pairs=made,
-        reward=judged,
+        pairs={"contrast": made},
+        reward={"reward": judged},
         policies={"ppo": policy},
         rounds={},
         out=folder("eval"),
@@ -193,6 +194,20 @@ def test_the_report_has_every_model_and_the_same_prompts(asked, made, judged, ma
     assert {(c["first"], c["second"]) for c in report["comparisons"]} == {("p_plus", "base"), ("ppo", "base"), ("ppo", "p_plus")}
     assert 0 <= report["reward"]["oracle_accuracy"] <= 1
     assert report["diagnostics"]["pairs"]["labels"]["decided"] > 0
+    heads = {(f["judge"], f["first"], f["second"]): f for f in report["judged"]}
+    assert set(heads) == {(judge, first, "base") for judge in ("oracle", "reward", "length", "base") for first in ("p_plus", "ppo")}
+    said = found.judgements()
+    for (judge, first, _), figures in heads.items():
+        own = [row for row in said if (row.judge, row.first) == (judge, first)]
+        assert len(own) == figures["compared"] == (4 if judge == "base" else 12)
+        assert figures["win"] == pytest.approx(sum(row.verdict == "first" for row in own) / len(own))
+    longer = {r.id: len(r.text.split()) for r in found.rows() if (r.model, r.draw) == ("ppo", 0)}
+    shorter = {r.id: len(r.text.split()) for r in found.rows() if (r.model, r.draw) == ("base", 0)}
+    for row in (row for row in said if (row.judge, row.first) == ("length", "ppo")):
+        id = row.id.partition("/")[0]
+        assert row.verdict == ("tie" if longer[id] == shorter[id] else "first" if longer[id] > shorter[id] else "second")
+    assert {(a["one"], a["other"]) for a in report["judges_agree"]} >= {("oracle", "reward"), ("oracle", "base")}
     text = (found.path / "report.md").read_text(encoding="utf-8")
     assert "base under p+" in text
+    assert "length-controlled" in text
     assert "Side by side" in text

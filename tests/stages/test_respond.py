@@ -8,7 +8,7 @@ from lite.artifacts import Policy
 from lite.contracts import LoraSpec, PromptsSpec, RespondSpec
 from lite.model.bank import AdapterBank
 from lite.model.generate import generate
-from lite.stages import retries
+from lite.stages import drawing
 from lite.stages.prompts import prompts
 from lite.stages.respond import respond
 from lite.text.dialogue import STOP
@@ -50,8 +50,7 @@ def test_greedy_candidates_are_alike_for_batches_of_1_and_16(asked, make_bench, 
 
 
 def test_going_on_after_a_stop_draws_only_what_is_missing_and_ends_with_the_same_bits(asked, make_bench, folder, monkeypatch):
-    monkeypatch.setattr(retries, "CHUNK", 10)
-    spec, whole = RespondSpec(max_new_tokens=64), answer(asked, make_bench, folder).rows()
+    spec, whole = RespondSpec(max_new_tokens=64, batch_rows=2), answer(asked, make_bench, folder).rows()
     bench, drawn = make_bench("respond"), []
 
     def count(*positional, **named):
@@ -60,11 +59,11 @@ def test_going_on_after_a_stop_draws_only_what_is_missing_and_ends_with_the_same
             raise RuntimeError("stopped")
         return generate(*positional, **named)
 
-    monkeypatch.setattr(retries, "generate", count)
+    monkeypatch.setattr(drawing, "generate", count)
     with pytest.raises(RuntimeError, match="stopped"):
         respond(spec, prompts=asked, policy=None, out=folder("stopped"), bench=bench)
     assert respond(spec, prompts=asked, policy=None, out=folder("resumed"), bench=bench).rows() == whole
-    assert drawn[:4] == [10, 10, 4, 4]  # the first two chunks are not drawn again
+    assert drawn[:4] == [8, 8, 8, 8]  # the first two shards are not drawn again
 
 
 def test_another_split_has_its_own_prompts(asked, make_bench, folder):
