@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from lite.artifacts import Artifact, Policy
-from lite.contracts import CONTRACTS, EvaluateSpec, Need, Spec
+from lite.artifacts import Artifact, Policy, Reward
+from lite.contracts import CONTRACTS, EvaluateSpec, Need, OwnBase, Spec
 from lite.yamltext import hint, shown
 
 Wire = str | tuple[str, ...] | None
@@ -36,6 +36,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
                 if missing and all_known:  # an unknown kind may be the very stage that is missed here
                     problems.append(f"{entry.place()}: reads {_words(need)} ({param}), and no stage before it gives one{_giver(need)}")
             _against(entry, inputs, problems)
+            _adapters(entry, inputs, earlier, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
     return found
@@ -98,6 +99,18 @@ def _against(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> N
         for name in entry.spec.against:
             if name not in known:
                 problems.append(f"{entry.place('against')}: no model {name!r} here{hint(name, known)}")
+
+
+def _adapters(entry: Entry, inputs: Mapping[str, Wire], earlier: Mapping[str, type[Artifact]], problems: list[str]) -> None:
+    """Adapters are made on the run's base and do nothing on another one."""
+    if isinstance(entry.spec, OwnBase) and entry.spec.base:
+        for param, found in inputs.items():
+            ids = (found,) if isinstance(found, str) else found or ()
+            problems += [
+                f"{entry.place('base')}: {id!r} ({param}) is an adapter of the run's base; leave out one of the two"
+                for id in ids
+                if earlier[id] in (Policy, Reward)
+            ]
 
 
 def _words(need: Need) -> str:

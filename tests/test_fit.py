@@ -331,18 +331,18 @@ def test_a_refusal_names_at_least_three_ways_and_each_of_them_works(name, card, 
 
 def test_what_is_asked_too_much_is_turned_down_and_the_rest_is_left_alone():
     found, nodes = loaded("rlcd_helpful", "ppo.checkpointing=false", "ppo.micro_tokens=4096", "ppo.rollout_rows=40")
-    way = way_to_fit(found, nodes, known("huggyllama/llama-7b"), 8)
+    way = way_to_fit(found, nodes, 8)
     assert way is not None
     assert {text.split("=")[0] for text in way.overrides} == {"ppo.rollout_rows", "ppo.checkpointing"}
     assert way.peak <= cards.usable(8)
-    assert way_to_fit(*loaded("rlcd_helpful"), known("huggyllama/llama-7b"), 8).overrides == ()
+    assert way_to_fit(*loaded("rlcd_helpful"), 8).overrides == ()
 
 
 def test_passes_are_shortened_before_they_are_checkpointed():
     found, nodes = loaded(
         "rlcd_helpful", "ppo.checkpointing=false", "ppo.micro_tokens=4096", "reward.checkpointing=false", "reward.micro_tokens=4096"
     )
-    way = way_to_fit(found, nodes, known("huggyllama/llama-7b"), 24)
+    way = way_to_fit(found, nodes, 24)
     assert way is not None
     assert not [text for text in way.overrides if "checkpointing" in text]
     assert [text for text in way.overrides if text.startswith("ppo.micro_tokens=")]
@@ -355,8 +355,8 @@ def test_a_moment_that_no_knob_moves_can_be_too_much_by_itself():
     fits = {fit.id: fit for fit in estimate(found, plan(found), card_gib=24)}
     score = next(moment for moment in fits["evaluate"].moments if moment.name == "score")
     card = 1.001 * score.bytes / 0.97 / GIB
-    assert way_to_fit(found, plan(found), known("huggyllama/llama-30b"), card)
-    assert way_to_fit(found, plan(found), known("huggyllama/llama-30b"), 0.99 * card) is None
+    assert way_to_fit(found, plan(found), card)
+    assert way_to_fit(found, plan(found), 0.99 * card) is None
 
 
 def test_a_run_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
