@@ -270,6 +270,40 @@ def test_the_largest_value_fits_and_the_next_does_not(knob):
     assert not over.fits
 
 
+def base_bytes(fit) -> int:
+    return fit.moments[0].parts["base"] + fit.moments[0].parts["embeddings"]
+
+
+def test_every_stage_is_counted_on_its_own_base():
+    plain, sim, big = ({fit.id: fit for fit in estimate(*loaded(name), card_gib=24)} for name in ("rlcd_helpful", "rlcd_helpful_sim30b", "rlcd_helpful_30b"))  # fmt: skip
+    assert {id: base_bytes(sim[id]) for id in sim if sim[id].moments} == {
+        "contrast": whole_base(known("huggyllama/llama-30b")),
+        **{id: whole_base(known("huggyllama/llama-7b")) for id in ("reward", "ppo", "evaluate")},
+    }
+    assert sim["contrast"].seconds == big["contrast"].seconds  # as many prompts, rows and tokens
+    assert sim["contrast"].moments == big["contrast"].moments
+    assert sim["ppo"].disk == plain["ppo"].disk
+
+
+def test_bases_that_fit_are_not_replaced():
+    told = ways(*loaded("rlcd_helpful_sim30b"), 16)
+    assert told[0].startswith("contrast.base.model=huggyllama/llama-13b ")
+    assert not [way for way in told if way.startswith("base.model") or " base.model" in way]
+    told = ways(*loaded("rlcd_helpful_sim30b", "base.model=huggyllama/llama-65b"), 24)
+    assert told[0].startswith("base.model=huggyllama/llama-30b ")
+    assert not [way for way in told if "contrast.base" in way]
+
+
+def test_an_unknown_simulator_leaves_the_other_stages_their_estimate():
+    found, nodes = loaded("rlcd_helpful_sim30b", "contrast.base.model=some/stranger")
+    assert {fit.id: bool(fit.unknown) for fit in estimate(found, nodes, card_gib=24)} == dict.fromkeys(
+        ("prompts", "reward", "ppo", "evaluate"), False
+    ) | {"contrast": True}
+    refuse(found, nodes, card_gib=24)
+    with pytest.raises(PreconditionError, match="ppo"):
+        refuse(found, nodes, card_gib=6)
+
+
 def test_longer_prompts_take_more_where_a_knob_bounds_them_and_512_tokens_are_taken_where_none_does():
     peaks = {words: estimate(*loaded("rlcd_helpful", f"prompts.max_words={words}"), card_gib=8)[1].peak for words in (100, 200, "null")}
     assert peaks[100] < peaks[200] < peaks["null"]
@@ -313,6 +347,9 @@ def suggested(way: str) -> tuple[str, ...]:
         ("rlcd_helpful", 8, ("ppo.micro_tokens=65536", "evaluate.batch_rows=200")),
         ("rlcd_harmless", 4, ()),
         ("rlcd_helpful_qwen7b", 8, ()),
+        ("rlcd_helpful_sim30b", 16, ()),  # the simulator alone is too large
+        ("rlcd_helpful_sim30b", 6, ()),  # both bases are
+        ("rlcd_helpful_sim30b", 24, ("base.model=huggyllama/llama-65b",)),  # the policy is
     ],
 )
 def test_a_refusal_names_at_least_three_ways_and_each_of_them_works(name, card, overrides):
@@ -369,6 +406,20 @@ def test_a_run_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
         preflight.preflight(found, nodes, runs=tmp_path, only=[node.id for node in nodes])
 
 
+def test_a_simulator_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "this_card", lambda: 16.0)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**15))
+    slim = ("ppo.rollout_rows=10", "evaluate.batch_rows=8")
+    for device, fits in (("cpu", True), ("auto", False)):
+        found, nodes = loaded("rlcd_helpful_sim30b", f"contrast.base.device={device}", *slim)
+        ids = [node.id for node in nodes]
+        if fits:
+            preflight.preflight(found, nodes, runs=tmp_path, only=ids)
+        else:
+            with pytest.raises(PreconditionError, match=r"contrast on huggyllama/llama-30b \(write\)"):
+                preflight.preflight(found, nodes, runs=tmp_path, only=ids)
+
+
 def test_stages_that_are_done_already_are_not_refused():
     found, nodes = loaded("rlcd_helpful", "ppo.micro_tokens=65536")
     with pytest.raises(PreconditionError, match="ppo"):
@@ -395,6 +446,15 @@ def test_too_little_disk_is_refused_with_a_fifth_to_spare(tmp_path, monkeypatch)
     preflight.refuse_disk(found, nodes, runs=tmp_path, only=[])
     free["free"] = int(1.2 * fetched) + 1
     preflight.refuse_disk(found, nodes, runs=tmp_path, only=ids)
+
+
+def test_every_base_is_fetched_once_and_only_for_the_stages_that_run():
+    found, nodes = loaded("rlcd_helpful_sim30b", "base.quantize=none")
+    small, large = (2 * known(f"huggyllama/llama-{size}b").parameters for size in (7, 30))
+    assert download(found) == small + large
+    assert download(found, [node.id for node in nodes if node.id != "contrast"]) == small
+    assert download(found, ["prompts"]) == 0
+    assert download(loaded("rlcd_helpful", "contrast.base.quantize=none")[0]) == small  # the same weights, held twice
 
 
 def test_a_base_in_the_cache_is_not_fetched_again(empty_cache):
@@ -486,7 +546,7 @@ def test_a_header_says_what_the_estimate_says(name):
 
 def test_there_are_recipes_for_both_sizes_and_for_open_bases():
     bases = {name: loaded(name)[0].base.model for name in BIG}
-    assert {f"rlcd_{task}{size}" for task in ("harmless", "helpful", "outline") for size in ("", "_30b")} <= set(bases)
+    assert {f"rlcd_{task}{size}" for task in ("harmless", "helpful", "outline") for size in ("", "_30b", "_sim30b")} <= set(bases)
     assert {bases["rlcd_helpful"], bases["rlcd_helpful_30b"]} == {"huggyllama/llama-7b", "huggyllama/llama-30b"}
     assert any(model.startswith(("Qwen/", "allenai/")) for model in bases.values())
     assert all(int(header(name)["Card"].split(" GB")[0]) <= 24 for name in bases)
