@@ -63,7 +63,7 @@ def load_bank(spec: BaseSpec) -> Any:
 
 
 def free_memory() -> None:
-    from lite.model.base import free_unused
+    from lite.model.memory import free_unused
 
     free_unused()
 

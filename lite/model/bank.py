@@ -27,6 +27,7 @@ from lite.contracts import LoraSpec
 from lite.errors import ArtifactError, PreconditionError
 from lite.model.base import Base
 from lite.model.heads import ScalarHead
+from lite.model.memory import Budget
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of the Llama, Mistral, Qwen and OLMo families, by suffix: short in the saved configuration, and portable."""
@@ -52,6 +53,7 @@ class AdapterBank:
             )
         self.base = base
         self.heads: dict[str, ScalarHead] = {}
+        self.budget = Budget()
         self._peft: PeftModel | None = None
         self._adapters: dict[str, _Adapter] = {}
         self._made = 0  # adapters so far, for their keys

@@ -4,7 +4,6 @@ Weights are NF4 in blocks of 64 with double quantisation (Dettmers et al. 2023);
 the compute type. ``prepare_model_for_kbit_training`` is not called: it would copy embeddings and head to 32 bits.
 """
 
-import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,13 +78,6 @@ def load_base(spec: BaseSpec) -> Base:
     model.eval()
     _refuse_unknown_head(model, spec.model)
     return Base(model, tokenizer, device, source)
-
-
-def free_unused() -> None:
-    """Give back what nobody holds any more: a model is full of reference cycles, and torch keeps freed blocks of the GPU for itself."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def pick_device(wanted: str) -> torch.device:
