@@ -106,7 +106,11 @@ class RewardSpec(Spec):
     )
     center: float = Field(default=0.0, ge=0, description="weight of (chosen + rejected)^2 in the loss: keeps rewards near 0")
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
-    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: Literal["auto", True, False] = Field(
+        default=False,
+        description="recompute activations in the backward pass; auto: where the estimate says that they do not fit this card",
+        json_schema_extra=NO_EFFECT,
+    )
 
 
 PPO_PRESETS: Mapping[str, dict[str, Any]] = {
@@ -161,7 +165,11 @@ class PpoSpec(Spec):
     )
     rollout_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
-    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: Literal["auto", True, False] = Field(
+        default=False,
+        description="recompute activations in the backward pass; auto: where the estimate says that they do not fit this card",
+        json_schema_extra=NO_EFFECT,
+    )
 
     @model_validator(mode="before")
     @classmethod

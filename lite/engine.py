@@ -150,7 +150,7 @@ def execute(
     ``text`` is the recipe as written, kept beside the results.
     """
     screen = screen or Screen()
-    nodes = plan(recipe)
+    nodes = _settled(recipe, plan(recipe))
     journal = Journal(resume.folder, resume.facts) if resume else Journal.create(runs, label or recipe.name)
     with journal.held(), _library_logs(journal):
         _begin(journal, recipe, nodes, text, overrides, label)
@@ -170,6 +170,13 @@ def execute(
         except LiteError as e:
             return _end(journal, "failed", e.exit_code, str(e))
         return _end(journal, "done", 0, None)
+
+
+def _settled(recipe: Recipe, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The plan with what depends on this machine's card decided; that changes speed and memory, no fingerprint."""
+    from lite.fit import cards, estimate
+
+    return estimate.settle(recipe, nodes, cards.this_card()) if estimate.needs_settling(nodes) else nodes
 
 
 def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, overrides: Sequence[str], label: str | None) -> None:

@@ -63,6 +63,17 @@ def test_a_base_whose_stages_are_done_is_not_loaded(fakes):
     assert fakes.stages.bases == ["tiny"]
 
 
+def test_what_depends_on_the_card_is_decided_before_a_stage_runs(fakes, monkeypatch):
+    from lite.fit import cards
+
+    monkeypatch.setattr(cards, "this_card", lambda: 0.51)  # the context alone takes half a GiB
+    run = fakes.go("ppo.checkpointing=auto").run
+    monkeypatch.setattr(cards, "this_card", lambda: None)
+    fakes.go("ppo.checkpointing=auto", "ppo.lr=0.5", resume=run)
+    assert [call.spec.checkpointing for call in fakes.stages.calls if call.stage == "ppo"] == [True, False]
+    assert "reward" not in fakes.stages.ran[len(ALL) :]
+
+
 def test_an_optional_input_that_nobody_gives_is_none(fakes):
     text = "{task: helpful, stages: [prompts, evaluate]}"
     fakes.go(text=text)

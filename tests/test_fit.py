@@ -16,7 +16,7 @@ from lite.contracts import CONTRACTS, BaseSpec
 from lite.errors import PreconditionError
 from lite.fit import cards, preflight, shape, show, sizes
 from lite.fit.demand import DEMANDS, Decode, Pass
-from lite.fit.estimate import MOVING, SLACK, download, estimate, refuse, way_to_fit, ways
+from lite.fit.estimate import MOVING, SLACK, download, estimate, refuse, settle, way_to_fit, ways
 from lite.fit.shape import Unknown, from_config, known_models, shape_of
 from lite.plan import plan
 
@@ -268,6 +268,26 @@ def test_the_largest_value_fits_and_the_next_does_not(knob):
     )
     assert at.fits
     assert not over.fits
+
+
+@pytest.mark.parametrize(("card", "on"), [(8, True), (24, False), (None, False)])
+def test_checkpointing_goes_off_by_itself_where_that_fits(card, on):
+    found, nodes = loaded("rlcd_helpful")
+    assert {node.spec.checkpointing for node in nodes if node.kind in ("reward", "ppo")} == {"auto"}
+    settled = settle(found, nodes, card)
+    assert {node.id: node.spec.checkpointing for node in settled if node.kind in ("reward", "ppo")} == {"reward": on, "ppo": on}
+    assert [node.fingerprint for node in settled] == [node.fingerprint for node in nodes]
+    if card:
+        auto, by_hand = (estimate(found, plan, card_gib=card) for plan in (nodes, settled))
+        assert [(fit.moments, fit.seconds) for fit in auto] == [(fit.moments, fit.seconds) for fit in by_hand]
+
+
+def test_checkpointing_is_on_where_nothing_is_known_and_off_on_a_cpu_and_a_choice_stays():
+    stranger, cpu, chosen = (
+        settle(*loaded("rlcd_helpful", *words), 24)[3].spec.checkpointing
+        for words in (["base.model=some/stranger"], ["base.device=cpu", "ppo.micro_tokens=65536"], ["ppo.checkpointing=true"])
+    )
+    assert (stranger, cpu, chosen) == (True, False, True)
 
 
 def base_bytes(fit) -> int:

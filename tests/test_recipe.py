@@ -202,6 +202,17 @@ def test_a_missing_input_is_not_blamed_on_a_mistyped_kind():
     assert len(problems("{task: helpful, stages: [promts, contrast]}")) == 1
 
 
+def test_checkpointing_is_on_off_or_auto(small_recipe):
+    assert [recipe.loads(small_recipe, [f"ppo.checkpointing={v}"]).stages[3].spec.checkpointing for v in ("auto", "true", "false")] == [
+        "auto",
+        True,
+        False,
+    ]
+    assert problems(small_recipe, "ppo.checkpointing=some") == [
+        "stages[3].checkpointing (ppo): Input should be 'auto', True or False (got 'some')"
+    ]
+
+
 def test_a_learning_rate_without_a_dot_is_a_number():
     loaded = recipe.loads("{task: helpful, stages: [prompts, contrast, {reward: {lr: 1e-3}}]}")
     assert loaded.stages[2].spec.lr == 0.001

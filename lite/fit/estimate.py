@@ -102,11 +102,40 @@ def _sites(recipe: Recipe, nodes: Sequence[Node]) -> list[tuple[Node, Site | Unk
 def _stage(node: Node, site: Site, usable: int, card: cards.Card) -> StageFit:
     if node.kind not in DEMANDS:
         return _unknown(node, usable, f"no estimate for stages of kind {node.kind}")
-    asked = demand(node, site)
+    settled = _settled(node, site, usable)
+    asked = demand(settled, site)
     spent = [cards.seconds(work, site.shape, site.base, card) for work in asked.work]
     largest = {knob: _largest(node, site, node.spec, knob, usable) for knob in MOST if knob in type(node.spec).model_fields}
     seconds = (sum(low for low, _ in spent), sum(high for _, high in spent))
-    return StageFit(node.id, node.kind, _moments(node, site, node.spec), usable, largest, seconds, asked.disk, _otherwise(node, site))
+    return StageFit(
+        settled.id, settled.kind, _moments(settled, site, settled.spec), usable, largest, seconds, asked.disk, _otherwise(settled, site)
+    )
+
+
+def settle(recipe: Recipe, nodes: Sequence[Node], card_gib: float | None) -> tuple[Node, ...]:
+    """`checkpointing: auto` decided for a card: off where the stage fits without, or where there is no card. It changes no identity."""
+    found = []
+    for node, site in _sites(recipe, nodes):
+        if card_gib is None or base_of(node.spec, recipe.base).device == "cpu":
+            found.append(_with_checkpointing(node, False))
+        else:
+            fitted = _settled(node, site, cards.usable(card_gib)) if isinstance(site, Site) and node.kind in DEMANDS else node
+            found.append(_with_checkpointing(fitted, True))  # what cannot be estimated takes the safe way
+    return tuple(found)
+
+
+def needs_settling(nodes: Iterable[Node]) -> bool:
+    return any(getattr(node.spec, "checkpointing", None) == "auto" for node in nodes)
+
+
+def _settled(node: Node, site: Site, usable: int) -> Node:
+    off = _with_checkpointing(node, False)
+    return off if _peak(off, site, off.spec, "checkpointing") <= usable else _with_checkpointing(node, True)
+
+
+def _with_checkpointing(node: Node, on: bool) -> Node:
+    """`auto` turned to a value; a recipe's own choice stays."""
+    return replace(node, spec=node.spec.model_copy(update={"checkpointing": on})) if needs_settling([node]) else node
 
 
 def _unknown(node: Node, usable: int, reason: str) -> StageFit:

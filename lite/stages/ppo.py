@@ -291,7 +291,7 @@ def _set_up(spec: PpoSpec, reward: Reward, bank: AdapterBank, bench: Bench) -> N
         bank.copy(REWARD, VALUE)
     if spec.value_init == "reward":
         bank.head(VALUE).copy_from(bank.head(REWARD))
-    bank.checkpointing(spec.checkpointing)
+    bank.checkpointing(spec.checkpointing is True)  # the engine has settled `auto`
 
 
 def _keep(bank: AdapterBank, weights: dict[str, Tensor], folder: Path) -> None:

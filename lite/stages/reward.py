@@ -50,7 +50,7 @@ def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward
     bank = bench.bank()
     bank.add(ROLE, spec.lora, seed=bench.seed_for("adapter"))
     bank.head(ROLE).randomize(bench.seed_for("head")).pool = spec.pool
-    bank.checkpointing(spec.checkpointing)
+    bank.checkpointing(spec.checkpointing is True)  # the engine has settled `auto`
     tokenizer = bank.base.tokenizer
 
     def encoded(kept: list[Pair]) -> list[Encoded]:

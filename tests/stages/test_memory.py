@@ -90,7 +90,7 @@ def test_a_reward_model_learns_the_same(backward, pairs, make_bench, folder, fre
 
 
 @pytest.mark.parametrize(
-    ("value", "at", "backward"), [("separate", 2, False), ("separate", 8, True), ("separate", 9, False), ("joint", 7, True)]
+    ("value", "at", "backward"), [("separate", 2, False), ("separate", 8, True), ("separate", 10, False), ("joint", 7, True)]
 )
 def test_a_policy_learns_the_same(value, at, backward, judged, make_bench, folder, fresh):
     asked = prompts(PromptsSpec(train=8, dev=1, test=1), out=folder("prompts"), bench=make_bench("prompts"))
