@@ -14,8 +14,9 @@ from pydantic import Field, field_validator, model_validator
 from lite.artifacts import Artifact, Candidates, Evaluation, Examples, Judgements, Pairs, Policy, Prompts, Reward, Round, Seed
 from lite.ppo_knobs import PpoSpec
 from lite.rounds import EftSpec, GateSpec, InstructSpec, JudgeSpec, PairSpec, SeedSpec
-from lite.spec import NAMES_STAGES, NO_EFFECT, LoraSpec, Spec, with_preset
+from lite.spec import NAMES_STAGES, NO_EFFECT, LoraSpec, OwnBase, Spec, with_preset
 from lite.spec import BaseSpec as BaseSpec  # others take it from here
+from lite.spec import base_of as base_of
 
 
 class PromptsSpec(Spec):
@@ -51,7 +52,7 @@ class PromptsSpec(Spec):
         return self
 
 
-class ContrastSpec(Spec):
+class ContrastSpec(OwnBase):
     temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: int = Field(default=300, ge=1, description="a response that has not ended by then is rejected")
@@ -86,7 +87,7 @@ class MixSpec(Spec):
     share: float = Field(default=0.2, gt=0, lt=1, description="share of the result that the pairs named by `from: {human: ID}` make up")
 
 
-class RespondSpec(Spec):
+class RespondSpec(OwnBase):
     n: int = Field(default=2, ge=1, description="candidates per prompt; two for RLAIF, four for self-rewarding")
     split: Literal["train", "dev", "test"] = Field(default="train", description="which prompts are answered")
     temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
@@ -105,7 +106,7 @@ SCORE_PRESETS: Mapping[str, dict[str, Any]] = {
 }
 
 
-class ScoreSpec(Spec):
+class ScoreSpec(OwnBase):
     preset: Literal["paper", "improved"] = Field(default="paper", description="defaults of order, shots and clamp")
     what: Literal["candidates", "pairs"] = Field(
         default="candidates",
@@ -142,7 +143,11 @@ class RewardSpec(Spec):
     center: float = Field(default=0.0, ge=0, description="weight of (chosen + rejected)^2 in the loss: keeps rewards near 0")
     save_every: int = Field(default=50, ge=1, description="optimiser steps between checkpoints", json_schema_extra=NO_EFFECT)
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
-    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: Literal["auto", True, False] = Field(
+        default=False,
+        description="recompute activations in the backward pass; auto: where the estimate says that they do not fit this card",
+        json_schema_extra=NO_EFFECT,
+    )
 
 
 class TuneSpec(Spec):
@@ -159,7 +164,11 @@ class TuneSpec(Spec):
     eval_every: int = Field(default=0, ge=0, description="steps between two measurements of what is held out; 0: once, at the end")
     keep: Literal["last", "best"] = Field(default="last", description="best: the adapter with the lowest held-out loss of those measured")
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
-    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: Literal["auto", True, False] = Field(
+        default=False,
+        description="recompute activations in the backward pass; auto: where the estimate says that they do not fit this card",
+        json_schema_extra=NO_EFFECT,
+    )
 
     @model_validator(mode="after")
     def best_of_something(self) -> "TuneSpec":

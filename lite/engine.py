@@ -13,12 +13,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lite import __version__, tasks
 from lite.artifacts import Artifact, Evaluation
-from lite.contracts import BaseSpec
+from lite.contracts import BaseSpec, base_of
 from lite.errors import ArtifactError, DivergedError, LiteError, StageError, Stopped
 from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
@@ -60,6 +61,12 @@ def load_bank(spec: BaseSpec) -> Any:
     return AdapterBank(load_base(spec))
 
 
+def free_memory() -> None:
+    from lite.model.memory import free_unused
+
+    free_unused()
+
+
 def make_bench(**parts: Any) -> Any:
     from lite.stages.bench import Bench
 
@@ -72,10 +79,30 @@ class Tools:
 
     stage_function: Callable[[str], Callable[..., Artifact]] = stage_function
     load_bank: Callable[[BaseSpec], Any] = load_bank
+    free_memory: Callable[[], None] = free_memory
     make_bench: Callable[..., Any] = make_bench
     stop_asked: Callable[[], bool] = lambda: False
     holds: Callable[[str], None] = lambda run: None
     """Told the run that is about to begin, for whoever asks who holds the GPU."""
+
+
+class OneBank:
+    """The bank of one base at a time: kept for as long as the stages want the same base, given up before another one is loaded."""
+
+    def __init__(self, tools: Tools, journal: Journal):
+        self._tools, self._journal = tools, journal
+        self._spec: BaseSpec | None = None
+        self._bank: Any = None
+
+    def on(self, spec: BaseSpec) -> Any:
+        if spec != self._spec:
+            if self._spec:
+                self._journal.log(f"releasing {self._spec.model}")
+                self._spec = self._bank = None
+                self._tools.free_memory()
+            self._journal.log(f"loading {spec.model} ({spec.quantize})")
+            self._bank, self._spec = self._tools.load_bank(spec), spec
+        return self._bank
 
 
 class Outcome(NamedTuple):
@@ -129,7 +156,7 @@ def execute(
     ``text`` is the recipe as written, kept beside the results.
     """
     screen, tools = screen or Screen(), tools or Tools()
-    nodes = plan(recipe)
+    nodes = _settled(recipe, plan(recipe))
     journal = Journal(resume.folder, resume.facts) if resume else Journal.create(runs, label or recipe.name)
     with journal.held(), _library_logs(journal):
         tools.holds(str(journal.run.path))
@@ -153,6 +180,13 @@ def execute(
         except LiteError as e:
             return _end(journal, "failed", e.exit_code, str(e))
         return _end(journal, "done", 0, None)
+
+
+def _settled(recipe: Recipe, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The plan with what depends on this machine's card decided; that changes speed and memory, no fingerprint."""
+    from lite.fit import cards, estimate
+
+    return estimate.settle(recipe, nodes, cards.this_card()) if estimate.needs_settling(nodes) else nodes
 
 
 def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, overrides: Sequence[str], label: str | None) -> None:
@@ -193,15 +227,7 @@ def _stages(
 ) -> dict[str, Artifact]:  # fmt: skip
     """The artifacts of all stages, by id."""
     artifacts: dict[str, Artifact] = {}
-    banks: list[Any] = []
-
-    def bank() -> Any:
-        """The run's one base, loaded at first use."""
-        if not banks:
-            journal.log(f"loading {recipe.base.model} ({recipe.base.quantize})")
-            banks.append(tools.load_bank(recipe.base))
-        return banks[0]
-
+    bank = OneBank(tools, journal)
     for node, status in zip(nodes, statuses, strict=False):  # `until` ends the statuses early
         if tools.stop_asked():
             raise Stopped
@@ -215,7 +241,8 @@ def _stages(
         else:
             journal.event("stage started", stage=node.id, why=status.why)
             screen.say(f"{head}: {status.why}" if status.why != "never run" else head)
-            seconds = _run_stage(recipe, node, folder, artifacts, journal, screen, tools, bank)
+            load = partial(bank.on, base_of(node.spec, recipe.base))
+            seconds = _run_stage(recipe, node, folder, artifacts, journal, screen, tools, load)
             journal.event("stage done", stage=node.id, seconds=seconds)
             screen.say(f"{head}: done in {duration(seconds)}")
         artifacts[node.id] = node.contract.gives(folder.out)
@@ -243,7 +270,7 @@ def _run_stage(
     journal: Journal,
     screen: Screen,
     tools: Tools,
-    bank: Callable[[], Any],
+    load_bank: Callable[[], Any],
 ) -> float:
     """Run one stage and publish its result; how many seconds it took.
 
@@ -267,7 +294,7 @@ def _run_stage(
             stage=node.id,
             ckpt=folder.ckpt,
             reporter=reporter,
-            load_bank=bank,
+            load_bank=load_bank,
             stop_asked=tools.stop_asked,
             resumed=resumed,
         )
@@ -319,14 +346,21 @@ def _report(journal: Journal, recipe: Recipe, nodes: Sequence[Node], artifacts: 
     report = empty | (evaluations[-1].report() if evaluations else {})
     seconds = {n.id: read_json(journal.run.stage(n.number, n.id).stage).get("seconds") for n in nodes}
     report["run"] = {"name": journal.run.name, "recipe": recipe.name, "base": recipe.base.model, "task": recipe.task, "seed": recipe.seed}
-    report["run"] |= {"seconds": seconds, "total_seconds": sum(s or 0 for s in seconds.values()), "lite": __version__}
+    others = {n.id: base.model for n in nodes if (base := base_of(n.spec, recipe.base)) != recipe.base}
+    report["run"] |= {
+        "other_bases": others,
+        "seconds": seconds,
+        "total_seconds": sum(s or 0 for s in seconds.values()),
+        "lite": __version__,
+    }
     publish.write_json(journal.run.report_json, report)
 
     page = evaluations[-1].path / "report.md" if evaluations else None
     told = page.read_text(encoding="utf-8").rstrip() if page and page.is_file() else f"# {recipe.name}"
     rows = "\n".join(f"| {id} | {duration(s) if s is not None else '?'} |" for id, s in seconds.items())
     overrides = " ".join(journal.facts.get("overrides") or ()) or "none"
-    facts = f"Recipe {recipe.name}, base {recipe.base.model}, task {recipe.task}, seed {recipe.seed}, overrides: {overrides}."
+    bases = ", ".join((f"base {recipe.base.model}", *(f"{model} for {id}" for id, model in others.items())))
+    facts = f"Recipe {recipe.name}, {bases}, task {recipe.task}, seed {recipe.seed}, overrides: {overrides}."
     publish.write_text(journal.run.report_md, f"{told}\n\n## Run\n\n{facts}\n\n| stage | time |\n|---|---|\n{rows}\n")
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from lite import tasks, templates
-from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
+from lite.contracts import CONTRACTS, BaseSpec, Contract, OwnBase, Spec, base_of
 from lite.errors import RecipeError
 from lite.recipe import Recipe, Stage
 from lite.runs.publish import file_digest, plain
@@ -57,19 +57,23 @@ class Node:
 
 
 def plan(recipe: Recipe) -> tuple[Node, ...]:
-    task, base = task_identity(recipe.task), base_identity(recipe.base)
+    task = task_identity(recipe.task)
+    bases = {base: base_identity(base) for base in dict.fromkeys(base_of(stage.spec, recipe.base) for stage in recipe.stages)}
     nodes: list[Node] = []
     for number, stage in enumerate(recipe.stages, 1):
         fingerprints = {node.id: node.fingerprint for node in nodes}
-        identity = _identity(recipe, stage, task, base, fingerprints)
+        identity = _identity(recipe, stage, task, bases[base_of(stage.spec, recipe.base)], fingerprints)
         nodes.append(Node(number, stage.id, stage.kind, stage.spec, stage.inputs, identity, fingerprint_of(identity)))
     return tuple(nodes)
 
 
 def _identity(recipe: Recipe, stage: Stage, task: str, base: dict[str, Any], fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """What the result of a stage hangs on. The id belongs to it, because the seeds of a stage are drawn under its id."""
+    """What the result of a stage hangs on. The id belongs to it, because the seeds of a stage are drawn under its id.
+
+    The base that a stage runs on counts once, as its base: whether it is named by the stage or by the recipe changes no result.
+    """
     wires = {param: (wire,) if isinstance(wire, str) else wire or () for param, wire in stage.inputs.items()}
-    spec = effective(stage.spec)
+    spec = {knob: value for knob, value in effective(stage.spec).items() if knob not in OwnBase.model_fields}
     return {
         "id": stage.id,
         "kind": stage.kind,
@@ -211,7 +215,8 @@ def why(node: Node, before: StageRecord | None) -> str:
     if old.get("task") != new["task"]:
         reasons.append("the task changed")
     if new["base"] != old.get("base"):
-        reasons += _changes("base", old.get("base") or {}, new["base"] or {}) or ["the base changed"]
+        place = f"{node.id}.base" if isinstance(node.spec, OwnBase) and node.spec.base else "base"
+        reasons += _changes(place, old.get("base") or {}, new["base"] or {}) or ["the base changed"]
     reasons += _changes(node.id, old.get("spec") or {}, new["spec"])
     reasons += [
         f"the file of {node.id}.{knob} changed" for knob in new["files"] if (old.get("files") or {}).get(knob) != new["files"][knob]

@@ -61,7 +61,11 @@ class PpoSpec(Spec):
     )
     rollout_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
-    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: Literal["auto", True, False] = Field(
+        default=False,
+        description="recompute activations in the backward pass; auto: where the estimate says that they do not fit this card",
+        json_schema_extra=NO_EFFECT,
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -12,6 +12,8 @@
 A stage's id is its kind unless ``as`` names it. Its inputs are the latest artifacts of the types that its contract asks for,
 unless ``from`` names others. An override ``long.steps=40`` addresses a stage by its id. With ``rounds``, ``each_round`` and
 ``finally`` some stages are repeated (``lite.unroll``): ``r2.dpo.lr=1e-4`` changes one round, ``each_round.dpo.lr=1e-4`` all of them.
+A stage that only writes may do so with a base of its own,
+``- contrast: {base: {model: huggyllama/llama-30b}}``.
 """
 
 import re
@@ -23,7 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from lite import tasks
-from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
+from lite.contracts import CONTRACTS, BaseSpec, Contract, OwnBase, Spec
 from lite.errors import RecipeError
 from lite.unroll import MOST_ROUNDS, PREVIOUS, Entry, resolve, unroll
 from lite.wiring import Wire, wire
@@ -92,7 +94,10 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
     task = _task(raw.get("task"), problems)
     for entry in entries:
         if entry.kind in CONTRACTS:
+            _complete_own_base(entry, base)
             entry.spec = _validate(CONTRACTS[entry.kind].spec, entry.knobs, entry.place, problems)
+            if isinstance(entry.spec, OwnBase) and entry.spec.base:
+                _check_model(entry.spec.base, entry.place("base", "model"), problems)
     inputs = wire(entries, problems)
     if problems:
         raise RecipeError(where, _each_once(problems))
@@ -217,13 +222,22 @@ def _base(raw: Any, problems: list[str]) -> BaseSpec | None:
         return None
     found = _validate(BaseSpec, raw, lambda *path: ".".join(("base", *map(str, path))), problems)
     if isinstance(found, BaseSpec):
-        model = found.model
-        if not Path(model).expanduser().is_dir() and not HUB_ID.fullmatch(model):
-            problems.append(
-                f"base.model: neither `tiny`, nor a folder that exists, nor a Hub id such as Qwen/Qwen2.5-7B (got {shown(model)})"
-            )
+        _check_model(found, "base.model", problems)
         return found
     return None
+
+
+def _check_model(base: BaseSpec, place: str, problems: list[str]) -> None:
+    model = base.model
+    if not Path(model).expanduser().is_dir() and not HUB_ID.fullmatch(model):
+        problems.append(f"{place}: neither `tiny`, nor a folder that exists, nor a Hub id such as Qwen/Qwen2.5-7B (got {shown(model)})")
+
+
+def _complete_own_base(entry: Entry, shared: BaseSpec | None) -> None:
+    """What a stage's own base leaves out is as in the run's base; a revision belongs to its model."""
+    given = entry.knobs.get("base")
+    if shared and isinstance(given, dict) and issubclass(CONTRACTS[entry.kind].spec, OwnBase):
+        entry.knobs["base"] = shared.model_dump(exclude={"model", "revision"} if "model" in given else None) | given
 
 
 def _task(raw: Any, problems: list[str]) -> str:
@@ -257,6 +271,8 @@ def _problem(model: type[Spec], error: Any, place: Any) -> str:
     where = place(*error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key{hint(error['loc'][-1], _owner(model, error['loc'][:-1]))}"
+    if error["type"] == "model_type":
+        return f"{where}: a mapping such as {{knob: value}} is needed (got {shown(error['input'])})"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         near = hint(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))

@@ -24,13 +24,29 @@ def with_preset(presets: Mapping[str, Mapping[str, Any]], usual: str, given: Any
 
 
 class BaseSpec(Spec):
-    """The one base that every role of a run shares."""
+    """The base that every role of a run shares, or that a stage has for itself."""
 
     model: str = Field(default="tiny", description="a Hub id, a folder, or `tiny` (the embedded base)")
     revision: str | None = Field(default=None, description="branch, tag or commit of a Hub id")
     quantize: Literal["nf4", "none"] = Field(default="nf4", description="nf4: 4 bits, block 64, double quantisation; none: 16 or 32 bits")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="compute type; auto: by device")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
+
+
+class OwnBase(Spec):
+    """Knobs of a stage that only writes with an untouched base: that may be another one than the run's.
+
+    Yang et al. 2023, section 4: a 30B base writes the pairs that a 7B base learns from.
+    """
+
+    base: BaseSpec | None = Field(
+        default=None, description="another base for this stage; what it leaves out is as in the run's; none: the run's"
+    )
+
+
+def base_of(spec: Spec, shared: BaseSpec) -> BaseSpec:
+    """The base that a stage runs on, if it uses one: its own where it names one, else the run's."""
+    return spec.base if isinstance(spec, OwnBase) and spec.base else shared
 
 
 class LoraSpec(Spec):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from lite.artifacts import Artifact, Policy
-from lite.contracts import CONTRACTS, EvaluateSpec, MixSpec, Need, ScoreSpec, SftSpec, Spec
+from lite.artifacts import Artifact, Policy, Reward
+from lite.contracts import CONTRACTS, EvaluateSpec, MixSpec, Need, OwnBase, ScoreSpec, SftSpec, Spec
 from lite.yamltext import hint, shown
 
 Wire = str | tuple[str, ...] | None
@@ -40,6 +40,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
                 _targets(entry, inputs, problems)
                 _mixed(entry, inputs, problems)
             _scored(entry, inputs, problems)
+            _adapters(entry, inputs, earlier, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
     return found
@@ -134,6 +135,18 @@ def _mixed(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> Non
             problems.append(
                 f"{entry.place('from')}: {inputs['human']} would be mixed with itself; name both, `from: {{pairs: ID, human: ID}}`"
             )
+
+
+def _adapters(entry: Entry, inputs: Mapping[str, Wire], earlier: Mapping[str, type[Artifact]], problems: list[str]) -> None:
+    """Adapters are made on the run's base and do nothing on another one."""
+    if isinstance(entry.spec, OwnBase) and entry.spec.base:
+        for param, found in inputs.items():
+            ids = (found,) if isinstance(found, str) else found or ()
+            problems += [
+                f"{entry.place('base')}: {id!r} ({param}) is an adapter of the run's base; leave out one of the two"
+                for id in ids
+                if earlier[id] in (Policy, Reward)
+            ]
 
 
 def _words(need: Need) -> str:

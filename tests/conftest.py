@@ -12,7 +12,7 @@ import pytest
 
 from lite import engine, recipe
 from lite.artifacts import Artifact
-from lite.contracts import CONTRACTS
+from lite.contracts import CONTRACTS, BaseSpec
 from lite.runs.progress import Screen
 
 ROOT = Path(__file__).parent.parent
@@ -52,29 +52,35 @@ class FakeStages:
     def __init__(self) -> None:
         self.calls: list[SimpleNamespace] = []
         self.fail: dict[str, BaseException] = {}
-        self.loaded = 0
+        self.bases: list[str] = []  # models, in the order in which they were loaded; "freed" where memory was given back
 
     @property
     def ran(self) -> list[str]:
         return [call.stage for call in self.calls]
 
     def tools(self) -> engine.Tools:
-        return engine.Tools(stage_function=self.stage_function, load_bank=self.load_bank, make_bench=SimpleNamespace)
+        return engine.Tools(
+            stage_function=self.stage_function,
+            load_bank=self.load_bank,
+            free_memory=lambda: self.bases.append("freed"),
+            make_bench=SimpleNamespace,
+        )
 
-    def load_bank(self, spec: object) -> object:
-        self.loaded += 1
+    def load_bank(self, spec: BaseSpec) -> object:
+        self.bases.append(spec.model)
         return SimpleNamespace(spec=spec)
 
     def stage_function(self, kind: str) -> Callable[..., Artifact]:
         def stage(spec: object, *, out: Path, bench: SimpleNamespace, **inputs: object) -> Artifact:
-            self.calls.append(SimpleNamespace(stage=bench.stage, spec=spec, inputs=inputs, bench=bench))
+            call = SimpleNamespace(stage=bench.stage, spec=spec, inputs=inputs, bench=bench, base=None)
+            self.calls.append(call)
             (out / "made.txt").write_text(f"{bench.stage} {spec}\n", encoding="utf-8")
             bench.reporter.metric(step=1, loss=float("nan"))
             bench.reporter.show(prompt="p", reply="r")
             with bench.reporter.progress(2, "rows", "working") as bar:
                 bar.advance(1, loss=0.5)
             if CONTRACTS[kind].uses_base:
-                bench.load_bank()
+                call.base = bench.load_bank().spec.model
             if bench.stage in self.fail:
                 raise self.fail.pop(bench.stage)
             if kind == "evaluate":

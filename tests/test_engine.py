@@ -40,7 +40,40 @@ def test_stages_get_their_inputs_by_name_and_one_base_for_the_whole_run(fakes):
     inputs = {call.stage: call.inputs for call in fakes.stages.calls}
     assert inputs["ppo"]["reward"].path.parent.name == "03-reward"
     assert list(inputs["evaluate"]["policies"]) == ["ppo"]
-    assert fakes.stages.loaded == 1
+    assert fakes.stages.bases == ["tiny"]
+
+
+def test_a_stage_may_have_a_base_of_its_own_and_one_lies_in_memory_at_a_time(fakes):
+    run = fakes.go("contrast.base.model=big/base").run
+    assert {call.stage: call.base for call in fakes.stages.calls} == dict.fromkeys(ALL, "tiny") | {"prompts": None, "contrast": "big/base"}
+    assert fakes.stages.bases == ["big/base", "freed", "tiny"]
+    assert run.report()["run"]["other_bases"] == {"contrast": "big/base"}
+    assert "base tiny, big/base for contrast," in run.folder.report_md.read_text()
+
+
+def test_a_base_is_kept_while_the_next_stage_wants_the_same(fakes):
+    own = "{contrast: {as: %s, base: {model: big/base}}}"
+    text = f"{{task: helpful, stages: [prompts, contrast, {own % 'a'}, {own % 'b'}, reward]}}"
+    fakes.go(text=text)
+    assert fakes.stages.bases == ["tiny", "freed", "big/base", "freed", "tiny"]
+
+
+def test_a_base_whose_stages_are_done_is_not_loaded(fakes):
+    run = fakes.go("contrast.base.model=big/base").run
+    fakes.stages.bases.clear()
+    fakes.go("contrast.base.model=big/base", "reward.epochs=3", resume=run)
+    assert fakes.stages.bases == ["tiny"]
+
+
+def test_what_depends_on_the_card_is_decided_before_a_stage_runs(fakes, monkeypatch):
+    from lite.fit import cards
+
+    monkeypatch.setattr(cards, "this_card", lambda: 0.51)  # the context alone takes half a GiB
+    run = fakes.go("ppo.checkpointing=auto").run
+    monkeypatch.setattr(cards, "this_card", lambda: None)
+    fakes.go("ppo.checkpointing=auto", "ppo.lr=0.5", resume=run)
+    assert [call.spec.checkpointing for call in fakes.stages.calls if call.stage == "ppo"] == [True, False]
+    assert "reward" not in fakes.stages.ran[len(ALL) :]
 
 
 def test_an_optional_input_that_nobody_gives_is_none(fakes):

@@ -16,7 +16,7 @@ from lite.contracts import CONTRACTS, BaseSpec
 from lite.errors import PreconditionError
 from lite.fit import cards, preflight, shape, show, sizes
 from lite.fit.demand import DEMANDS, Decode, Pass
-from lite.fit.estimate import MOVING, SLACK, download, estimate, refuse, way_to_fit, ways
+from lite.fit.estimate import MOVING, SLACK, download, estimate, refuse, settle, way_to_fit, ways
 from lite.fit.shape import Unknown, from_config, known_models, shape_of
 from lite.plan import plan
 
@@ -270,6 +270,60 @@ def test_the_largest_value_fits_and_the_next_does_not(knob):
     assert not over.fits
 
 
+@pytest.mark.parametrize(("card", "on"), [(8, True), (24, False), (None, False)])
+def test_checkpointing_goes_off_by_itself_where_that_fits(card, on):
+    found, nodes = loaded("rlcd_helpful")
+    assert {node.spec.checkpointing for node in nodes if node.kind in ("reward", "ppo")} == {"auto"}
+    settled = settle(found, nodes, card)
+    assert {node.id: node.spec.checkpointing for node in settled if node.kind in ("reward", "ppo")} == {"reward": on, "ppo": on}
+    assert [node.fingerprint for node in settled] == [node.fingerprint for node in nodes]
+    if card:
+        auto, by_hand = (estimate(found, plan, card_gib=card) for plan in (nodes, settled))
+        assert [(fit.moments, fit.seconds) for fit in auto] == [(fit.moments, fit.seconds) for fit in by_hand]
+
+
+def test_checkpointing_is_on_where_nothing_is_known_and_off_on_a_cpu_and_a_choice_stays():
+    stranger, cpu, chosen = (
+        settle(*loaded("rlcd_helpful", *words), 24)[3].spec.checkpointing
+        for words in (["base.model=some/stranger"], ["base.device=cpu", "ppo.micro_tokens=65536"], ["ppo.checkpointing=true"])
+    )
+    assert (stranger, cpu, chosen) == (True, False, True)
+
+
+def base_bytes(fit) -> int:
+    return fit.moments[0].parts["base"] + fit.moments[0].parts["embeddings"]
+
+
+def test_every_stage_is_counted_on_its_own_base():
+    plain, sim, big = ({fit.id: fit for fit in estimate(*loaded(name), card_gib=24)} for name in ("rlcd_helpful", "rlcd_helpful_sim30b", "rlcd_helpful_30b"))  # fmt: skip
+    assert {id: base_bytes(sim[id]) for id in sim if sim[id].moments} == {
+        "contrast": whole_base(known("huggyllama/llama-30b")),
+        **{id: whole_base(known("huggyllama/llama-7b")) for id in ("reward", "ppo", "evaluate")},
+    }
+    assert sim["contrast"].seconds == big["contrast"].seconds  # as many prompts, rows and tokens
+    assert sim["contrast"].moments == big["contrast"].moments
+    assert sim["ppo"].disk == plain["ppo"].disk
+
+
+def test_bases_that_fit_are_not_replaced():
+    told = ways(*loaded("rlcd_helpful_sim30b"), 16)
+    assert told[0].startswith("contrast.base.model=huggyllama/llama-13b ")
+    assert not [way for way in told if way.startswith("base.model") or " base.model" in way]
+    told = ways(*loaded("rlcd_helpful_sim30b", "base.model=huggyllama/llama-65b"), 24)
+    assert told[0].startswith("base.model=huggyllama/llama-30b ")
+    assert not [way for way in told if "contrast.base" in way]
+
+
+def test_an_unknown_simulator_leaves_the_other_stages_their_estimate():
+    found, nodes = loaded("rlcd_helpful_sim30b", "contrast.base.model=some/stranger")
+    assert {fit.id: bool(fit.unknown) for fit in estimate(found, nodes, card_gib=24)} == dict.fromkeys(
+        ("prompts", "reward", "ppo", "evaluate"), False
+    ) | {"contrast": True}
+    refuse(found, nodes, card_gib=24)
+    with pytest.raises(PreconditionError, match="ppo"):
+        refuse(found, nodes, card_gib=6)
+
+
 def test_longer_prompts_take_more_where_a_knob_bounds_them_and_512_tokens_are_taken_where_none_does():
     peaks = {words: estimate(*loaded("rlcd_helpful", f"prompts.max_words={words}"), card_gib=8)[1].peak for words in (100, 200, "null")}
     assert peaks[100] < peaks[200] < peaks["null"]
@@ -313,6 +367,9 @@ def suggested(way: str) -> tuple[str, ...]:
         ("rlcd_helpful", 8, ("ppo.micro_tokens=65536", "evaluate.batch_rows=200")),
         ("rlcd_harmless", 4, ()),
         ("rlcd_helpful_qwen7b", 8, ()),
+        ("rlcd_helpful_sim30b", 16, ()),  # the simulator alone is too large
+        ("rlcd_helpful_sim30b", 6, ()),  # both bases are
+        ("rlcd_helpful_sim30b", 24, ("base.model=huggyllama/llama-65b",)),  # the policy is
     ],
 )
 def test_a_refusal_names_at_least_three_ways_and_each_of_them_works(name, card, overrides):
@@ -331,18 +388,18 @@ def test_a_refusal_names_at_least_three_ways_and_each_of_them_works(name, card, 
 
 def test_what_is_asked_too_much_is_turned_down_and_the_rest_is_left_alone():
     found, nodes = loaded("rlcd_helpful", "ppo.checkpointing=false", "ppo.micro_tokens=4096", "ppo.rollout_rows=40")
-    way = way_to_fit(found, nodes, known("huggyllama/llama-7b"), 8)
+    way = way_to_fit(found, nodes, 8)
     assert way is not None
     assert {text.split("=")[0] for text in way.overrides} == {"ppo.rollout_rows", "ppo.checkpointing"}
     assert way.peak <= cards.usable(8)
-    assert way_to_fit(*loaded("rlcd_helpful"), known("huggyllama/llama-7b"), 8).overrides == ()
+    assert way_to_fit(*loaded("rlcd_helpful"), 8).overrides == ()
 
 
 def test_passes_are_shortened_before_they_are_checkpointed():
     found, nodes = loaded(
         "rlcd_helpful", "ppo.checkpointing=false", "ppo.micro_tokens=4096", "reward.checkpointing=false", "reward.micro_tokens=4096"
     )
-    way = way_to_fit(found, nodes, known("huggyllama/llama-7b"), 24)
+    way = way_to_fit(found, nodes, 24)
     assert way is not None
     assert not [text for text in way.overrides if "checkpointing" in text]
     assert [text for text in way.overrides if text.startswith("ppo.micro_tokens=")]
@@ -355,8 +412,8 @@ def test_a_moment_that_no_knob_moves_can_be_too_much_by_itself():
     fits = {fit.id: fit for fit in estimate(found, plan(found), card_gib=24)}
     score = next(moment for moment in fits["evaluate"].moments if moment.name == "score")
     card = 1.001 * score.bytes / 0.97 / GIB
-    assert way_to_fit(found, plan(found), known("huggyllama/llama-30b"), card)
-    assert way_to_fit(found, plan(found), known("huggyllama/llama-30b"), 0.99 * card) is None
+    assert way_to_fit(found, plan(found), card)
+    assert way_to_fit(found, plan(found), 0.99 * card) is None
 
 
 def test_a_run_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
@@ -367,6 +424,20 @@ def test_a_run_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
     found, nodes = loaded("rlcd_helpful")
     with pytest.raises(PreconditionError, match="4 GiB"):
         preflight.preflight(found, nodes, runs=tmp_path, only=[node.id for node in nodes])
+
+
+def test_a_simulator_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "this_card", lambda: 16.0)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**15))
+    slim = ("ppo.rollout_rows=10", "evaluate.batch_rows=8")
+    for device, fits in (("cpu", True), ("auto", False)):
+        found, nodes = loaded("rlcd_helpful_sim30b", f"contrast.base.device={device}", *slim)
+        ids = [node.id for node in nodes]
+        if fits:
+            preflight.preflight(found, nodes, runs=tmp_path, only=ids)
+        else:
+            with pytest.raises(PreconditionError, match=r"contrast on huggyllama/llama-30b \(write\)"):
+                preflight.preflight(found, nodes, runs=tmp_path, only=ids)
 
 
 def test_stages_that_are_done_already_are_not_refused():
@@ -395,6 +466,15 @@ def test_too_little_disk_is_refused_with_a_fifth_to_spare(tmp_path, monkeypatch)
     preflight.refuse_disk(found, nodes, runs=tmp_path, only=[])
     free["free"] = int(1.2 * fetched) + 1
     preflight.refuse_disk(found, nodes, runs=tmp_path, only=ids)
+
+
+def test_every_base_is_fetched_once_and_only_for_the_stages_that_run():
+    found, nodes = loaded("rlcd_helpful_sim30b", "base.quantize=none")
+    small, large = (2 * known(f"huggyllama/llama-{size}b").parameters for size in (7, 30))
+    assert download(found) == small + large
+    assert download(found, [node.id for node in nodes if node.id != "contrast"]) == small
+    assert download(found, ["prompts"]) == 0
+    assert download(loaded("rlcd_helpful", "contrast.base.quantize=none")[0]) == small  # the same weights, held twice
 
 
 def test_a_base_in_the_cache_is_not_fetched_again(empty_cache):
@@ -489,7 +569,7 @@ def test_a_header_says_what_the_estimate_says(name):
 
 def test_there_are_recipes_for_both_sizes_and_for_open_bases():
     bases = {name: loaded(name)[0].base.model for name in BIG}
-    assert {f"rlcd_{task}{size}" for task in ("harmless", "helpful", "outline") for size in ("", "_30b")} <= set(bases)
+    assert {f"rlcd_{task}{size}" for task in ("harmless", "helpful", "outline") for size in ("", "_30b", "_sim30b")} <= set(bases)
     assert {bases["rlcd_helpful"], bases["rlcd_helpful_30b"]} == {"huggyllama/llama-7b", "huggyllama/llama-30b"}
     assert any(model.startswith(("Qwen/", "allenai/")) for model in bases.values())
     assert all(int(header(name)["Card"].split(" GB")[0]) <= 24 for name in bases)

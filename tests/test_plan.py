@@ -44,10 +44,24 @@ def record(node, folder: Path, *, done: bool = True) -> StageRecord:
         ("ppo.micro_tokens=128", []),
         ("ppo.checkpointing=true", []),
         ("contrast.shared_prefix=false", []),
+        ("contrast.base.quantize=none", ["contrast", "reward", "ppo", "evaluate"]),
+        ("contrast.base.model=tiny", []),
     ],
 )
 def test_a_change_reaches_exactly_what_hangs_on_it(nodes, override, expected):
     assert changed(nodes(), nodes(override)) == expected
+
+
+def test_a_base_counts_once_whoever_names_it(nodes):
+    """The stage that has its own base hangs on that one alone, and on it as if the recipe had named it."""
+    own = nodes("contrast.base.model=Qwen/Qwen2.5-7B")
+    assert changed(own, nodes("contrast.base.model=Qwen/Qwen2.5-7B", "base.revision=v2", "base.model=Qwen/Qwen2.5-3B")) == [
+        "reward",
+        "ppo",
+        "evaluate",
+    ]
+    assert own[1].fingerprint == nodes("base.model=Qwen/Qwen2.5-7B")[1].fingerprint
+    assert "base" not in own[1].identity["spec"]
 
 
 def test_the_id_belongs_to_the_identity_because_seeds_are_drawn_under_it(small_recipe):
@@ -120,6 +134,7 @@ def test_what_is_done_is_cached_and_the_rest_says_why(nodes, tmp_path):
         ("base.quantize=none", "contrast", "base.quantize changed nf4 -> none"),
         ("base.model=Qwen/Qwen2.5-7B", "contrast", "-> Qwen/Qwen2.5-7B@main"),
         ("contrast.attempts=1", "reward", "input contrast changed"),
+        ("contrast.base.model=Qwen/Qwen2.5-7B", "contrast", "contrast.base.weights changed"),
     ],
 )
 def test_the_reason_names_what_changed(nodes, tmp_path, override, stage, why):

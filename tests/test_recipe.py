@@ -1,12 +1,15 @@
 """Recipes: what they mean, and that every mistake is told, all at once, with its place."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lite import recipe
+from lite import recipe, wiring
+from lite.artifacts import Policy
+from lite.contracts import Need
 from lite.errors import LiteError, RecipeError
 from lite.plan import plan
 
@@ -78,6 +81,55 @@ def test_the_written_out_recipe_is_the_same_recipe(small_recipe):
     again = recipe.loads(loaded.to_yaml())
     assert again == loaded
     assert [n.fingerprint for n in plan(again)] == [n.fingerprint for n in plan(loaded)]
+
+
+def test_a_stages_own_base_takes_from_the_runs_what_it_leaves_out():
+    text = """
+    base: {model: Qwen/Qwen2.5-7B, revision: v1, device: cpu, dtype: float32}
+    task: helpful
+    stages: [prompts, {contrast: {base: {model: Qwen/Qwen2.5-32B, dtype: auto}}}]
+    """
+
+    def own(*overrides):
+        base = recipe.loads(text, overrides).stages[1].spec.base
+        return base and (base.model, base.revision, base.device, base.dtype)
+
+    assert own() == ("Qwen/Qwen2.5-32B", None, "cpu", "auto")
+    assert own("base.device=cuda", "contrast.base.revision=v2") == ("Qwen/Qwen2.5-32B", "v2", "cuda", "auto")
+    assert own("contrast.base=null") is None
+    assert own("contrast.base={quantize: none}") == ("Qwen/Qwen2.5-7B", "v1", "cpu", "float32")
+    loaded = recipe.loads(text)
+    assert recipe.loads(loaded.to_yaml()) == loaded
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("contrast.base.modle=x", "stages[1].base.modle (contrast): no such key; did you mean 'model'?"),
+        ("contrast.base.model=./no/x", "stages[1].base.model (contrast): neither `tiny`, nor a folder that exists, nor a Hub id"),
+        ("contrast.base.quantize=nf5", "stages[1].base.quantize (contrast): Input should be 'nf4' or 'none' (got 'nf5')"),
+        ("contrast.base=tiny", "stages[1].base (contrast): a mapping such as {knob: value} is needed (got 'tiny')"),
+        ("reward.base.model=tiny", "stages[2].base (reward): no such key"),
+        ("base.quantise=nf4", "base.quantise: no such key; did you mean 'quantize'?"),
+    ],
+)
+def test_a_mistake_in_a_stages_own_base_is_told_with_its_place(small_recipe, own, expected):
+    found = problems(small_recipe, "contrast.temperature=0", own)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_a_stage_on_its_own_base_cannot_use_an_adapter_of_the_runs(monkeypatch):
+    contracts = dict(recipe.CONTRACTS)
+    contracts["contrast"] = replace(
+        contracts["contrast"], reads={**contracts["contrast"].reads, "policy": Need(Policy, optional=True, named=True)}
+    )
+    monkeypatch.setattr(recipe, "CONTRACTS", contracts)
+    monkeypatch.setattr(wiring, "CONTRACTS", contracts)
+    text = "{task: helpful, stages: [prompts, contrast, reward, ppo, {contrast: {as: more, from: {policy: ppo}}}]}"
+    assert recipe.loads(text).stages[4].inputs["policy"] == "ppo"
+    expected = "stages[4].base (more): 'ppo' (policy) is an adapter of the run's base; leave out one of the two"
+    assert problems(text, "more.base.model=tiny") == [expected]
 
 
 def test_all_problems_come_at_once_each_with_its_place():
@@ -155,6 +207,17 @@ def test_one_mistake_one_message(text, expected):
 
 def test_a_missing_input_is_not_blamed_on_a_mistyped_kind():
     assert len(problems("{task: helpful, stages: [promts, contrast]}")) == 1
+
+
+def test_checkpointing_is_on_off_or_auto(small_recipe):
+    assert [recipe.loads(small_recipe, [f"ppo.checkpointing={v}"]).stages[3].spec.checkpointing for v in ("auto", "true", "false")] == [
+        "auto",
+        True,
+        False,
+    ]
+    assert problems(small_recipe, "ppo.checkpointing=some") == [
+        "stages[3].checkpointing (ppo): Input should be 'auto', True or False (got 'some')"
+    ]
 
 
 def test_a_learning_rate_without_a_dot_is_a_number():

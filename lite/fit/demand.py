@@ -1,7 +1,7 @@
 """What each kind of stage asks for: memory moment by moment, tokens through the base, bytes on disk. One function per kind.
 
 The moments of a stage follow its code: adapters and optimiser stay for the whole stage, activations and the cache of keys and values
-never live together. Lengths that only a tokenizer knows are assumed, and the assumptions stand at the top.
+never live together. `checkpointing: auto` counts as on, the least that a stage can do with. Lengths that only a tokenizer knows are assumed, and the assumptions stand at the top.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -157,7 +157,7 @@ class Site:
         self, resident: Parts, tokens: int, trained: list[list[int]], spec: RewardSpec | PpoSpec | TuneSpec, *, r: int, logits: int
     ) -> Moment:
         shape, wide = self.shape, self.wide
-        activations = sizes.training(shape, tokens, r, wide, checkpointing=spec.checkpointing, dropout=spec.lora.dropout > 0)
+        activations = sizes.training(shape, tokens, r, wide, checkpointing=bool(spec.checkpointing), dropout=spec.lora.dropout > 0)
         parts = {
             "gradients": sum(map(sizes.fp32, trained)),
             "activations": activations + sizes.dequantised(shape, self.base),
@@ -233,7 +233,7 @@ def reward(spec: RewardSpec, node: Node, site: Site) -> Demand:
     tokens = 2 * pairs * min(spec.max_tokens, site.mean(node) + int(MEAN_RESPONSE * 300))
     learnt = int(tokens * (1 - spec.held_out) * spec.epochs)
     passes = (
-        Pass(learnt, spec.micro_tokens, *_both_ways(spec.checkpointing)),
+        Pass(learnt, spec.micro_tokens, *_both_ways(bool(spec.checkpointing))),
         Pass(tokens - learnt // spec.epochs, spec.micro_tokens, 2, 1),
     )
     moments = (
@@ -266,7 +266,7 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
         Decode(spec.rollouts, spec.rollout_rows, prompt, spec.max_new_tokens, adapter=True),
         Pass(roles * tokens, spec.micro_tokens, 2, 1),
         Pass(tokens, spec.micro_tokens, 2, 1),
-        Pass(spec.epochs * (2 if spec.value == "separate" else 1) * tokens, spec.micro_tokens, *_both_ways(spec.checkpointing)),
+        Pass(spec.epochs * (2 if spec.value == "separate" else 1) * tokens, spec.micro_tokens, *_both_ways(bool(spec.checkpointing))),
     )
     kept = -(-spec.steps // spec.save_every)
     choosing = (
@@ -296,7 +296,7 @@ def _tuned(spec: SftSpec | DpoSpec, node: Node, site: Site, tokens: int, longest
     own = sizes.lora(site.shape, r)
     learnt = int(tokens * (1 - spec.held_out) * spec.epochs)
     work = (
-        Pass(learnt, spec.micro_tokens, *_both_ways(spec.checkpointing)),
+        Pass(learnt, spec.micro_tokens, *_both_ways(bool(spec.checkpointing))),
         Pass(reference + tokens - learnt // spec.epochs, spec.micro_tokens, 2, 1),
     )
     moment = site.updating(site.resident([own], [own]), longest, [own], spec, r=r, logits=logits)

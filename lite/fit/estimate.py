@@ -1,12 +1,12 @@
 """The estimate of a plan, stage by stage, and what to turn where a card is too small."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lite.contracts import Spec
+from lite.contracts import BaseSpec, Spec, base_of
 from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.demand import DEMANDS, Moment, Site, demand
@@ -76,23 +76,66 @@ class Way(NamedTuple):
 
 
 def estimate(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float) -> list[StageFit]:
-    """Every stage of a plan on a card of so many GiB. Where the base's shape is unknown, every stage that uses it says so."""
-    shape = shape_of(recipe.base)
-    usable = cards.usable(card_gib)
-    if isinstance(shape, Unknown):
-        return [_unknown(node, usable, shape.reason) if node.contract.uses_base else _baseless(node, usable) for node in nodes]
-    site = Site(shape, recipe.base, {node.id: node for node in nodes})
-    return [_stage(node, site, usable, cards.class_of(card_gib)) for node in nodes]
+    """Every stage of a plan on a card of so many GiB. Where a base's shape is unknown, every stage that uses it says so."""
+    usable, card = cards.usable(card_gib), cards.class_of(card_gib)
+    found = []
+    for node, site in _sites(recipe, nodes):
+        if isinstance(site, Site):
+            found.append(_stage(node, site, usable, card))
+        else:
+            found.append(_unknown(node, usable, site.reason) if node.contract.uses_base else _baseless(node, usable))
+    return found
+
+
+def _sites(recipe: Recipe, nodes: Sequence[Node]) -> list[tuple[Node, Site | Unknown]]:
+    """Every stage on its own base."""
+    shapes = {base: shape_of(base) for base in dict.fromkeys(base_of(node.spec, recipe.base) for node in nodes)}
+    by_id = {node.id: node for node in nodes}
+    found: list[tuple[Node, Site | Unknown]] = []
+    for node in nodes:
+        base = base_of(node.spec, recipe.base)
+        shape = shapes[base]
+        found.append((node, shape if isinstance(shape, Unknown) else Site(shape, base, by_id)))
+    return found
 
 
 def _stage(node: Node, site: Site, usable: int, card: cards.Card) -> StageFit:
     if node.kind not in DEMANDS:
         return _unknown(node, usable, f"no estimate for stages of kind {node.kind}")
-    asked = demand(node, site)
+    settled = _settled(node, site, usable)
+    asked = demand(settled, site)
     spent = [cards.seconds(work, site.shape, site.base, card) for work in asked.work]
     largest = {knob: _largest(node, site, node.spec, knob, usable) for knob in MOST if knob in type(node.spec).model_fields}
     seconds = (sum(low for low, _ in spent), sum(high for _, high in spent))
-    return StageFit(node.id, node.kind, _moments(node, site, node.spec), usable, largest, seconds, asked.disk, _otherwise(node, site))
+    return StageFit(
+        settled.id, settled.kind, _moments(settled, site, settled.spec), usable, largest, seconds, asked.disk, _otherwise(settled, site)
+    )
+
+
+def settle(recipe: Recipe, nodes: Sequence[Node], card_gib: float | None) -> tuple[Node, ...]:
+    """`checkpointing: auto` decided for a card: off where the stage fits without, or where there is no card. It changes no identity."""
+    found = []
+    for node, site in _sites(recipe, nodes):
+        if card_gib is None or base_of(node.spec, recipe.base).device == "cpu":
+            found.append(_with_checkpointing(node, False))
+        else:
+            fitted = _settled(node, site, cards.usable(card_gib)) if isinstance(site, Site) and node.kind in DEMANDS else node
+            found.append(_with_checkpointing(fitted, True))  # what cannot be estimated takes the safe way
+    return tuple(found)
+
+
+def needs_settling(nodes: Iterable[Node]) -> bool:
+    return any(getattr(node.spec, "checkpointing", None) == "auto" for node in nodes)
+
+
+def _settled(node: Node, site: Site, usable: int) -> Node:
+    off = _with_checkpointing(node, False)
+    return off if _peak(off, site, off.spec, "checkpointing") <= usable else _with_checkpointing(node, True)
+
+
+def _with_checkpointing(node: Node, on: bool) -> Node:
+    """`auto` turned to a value; a recipe's own choice stays."""
+    return replace(node, spec=node.spec.model_copy(update={"checkpointing": on})) if needs_settling([node]) else node
 
 
 def _unknown(node: Node, usable: int, reason: str) -> StageFit:
@@ -138,14 +181,13 @@ def _largest(node: Node, site: Site, spec: Spec, knob: str, usable: int) -> int:
     return low * grain
 
 
-def way_to_fit(recipe: Recipe, nodes: Sequence[Node], shape: Shape, card_gib: float) -> Way | None:
+def way_to_fit(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | None:
     """The overrides of knobs that change no result with which every stage fits; none are needed where it fits as it is."""
     usable = cards.usable(card_gib)
-    site = Site(shape, recipe.base, {node.id: node for node in nodes})
     found: list[str] = []
     peak = 0
-    for node in nodes:
-        if node.kind not in DEMANDS:
+    for node, site in _sites(recipe, nodes):
+        if node.kind not in DEMANDS or isinstance(site, Unknown):
             continue
         spec = _slimmed(node, site, usable)
         if spec is None:
@@ -174,33 +216,52 @@ def _slimmed(node: Node, site: Site, usable: int) -> Spec | None:
 
 def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
     """Concrete things to do about a card that is too small, the best first: each makes the whole recipe fit."""
-    shape = shape_of(recipe.base)
-    assert isinstance(shape, Shape), "only a recipe whose base is known is found too large"
     found = []
-    way = way_to_fit(recipe, nodes, shape, card_gib)
+    way = way_to_fit(recipe, nodes, card_gib)
     if way:
         found.append(f"{' '.join(way.overrides)}   (peak {_gib(way.peak):.1f} GiB; the results stay the same)")
     else:
-        found += _other_values(recipe, nodes, shape, card_gib)
-    for name, smaller in _smaller(recipe.base.model, shape):
-        way = way_to_fit(recipe, nodes, smaller, card_gib)
+        found += _other_values(recipe, nodes, card_gib)
+    for name, places, smaller, changed in _smaller_bases(recipe, nodes, card_gib):
+        way = way_to_fit(smaller, changed, card_gib)
         if way:
-            found.append(f"{' '.join((f'base.model={name}', *way.overrides))}   (peak {_gib(way.peak):.1f} GiB)")
+            words = " ".join((*(f"{place}.model={name}" for place in places), *way.overrides))
+            found.append(f"{words}   (peak {_gib(way.peak):.1f} GiB)")
         if len(found) == 3:
             break
     for size in CARD_SIZES:
-        way = way_to_fit(recipe, nodes, shape, size) if size > card_gib else None
+        way = way_to_fit(recipe, nodes, size) if size > card_gib else None
         if way:
             found.append(f"a card with {size} GB" + (f" and {' '.join(way.overrides)}" if way.overrides else ""))
             break
     return found
 
 
-def _other_values(recipe: Recipe, nodes: Sequence[Node], shape: Shape, card_gib: float) -> list[str]:
+def _smaller_bases(
+    recipe: Recipe, nodes: Sequence[Node], card_gib: float
+) -> Iterator[tuple[str, tuple[str, ...], Recipe, tuple[Node, ...]]]:
+    """Smaller well-known bases for the stages that do not fit: the base, the places that name it, and the plan with it."""
+    usable = cards.usable(card_gib)
+    known = [(n, s) for n, s in _sites(recipe, nodes) if isinstance(s, Site) and n.kind in DEMANDS]
+    short = [(node, site) for node, site in known if _peak(node, site, node.spec) > usable]
+    if not short:
+        return
+    largest = max((site for _, site in short), key=lambda site: site.shape.parameters)
+    for name, shape in _smaller(largest.base.model, largest.shape):
+        turned = {node.id: site.base for node, site in short if site.shape.parameters > shape.parameters}
+        change = {"model": name, "revision": None}
+        own = {id: base.model_copy(update=change) for id, base in turned.items() if base != recipe.base}
+        shared = recipe.base.model_copy(update=change) if recipe.base in turned.values() else recipe.base
+        places = (*(("base",) if shared != recipe.base else ()), *(f"{id}.base" for id in own))
+        changed = tuple(replace(n, spec=n.spec.model_copy(update={"base": own[n.id]})) if n.id in own else n for n in nodes)
+        yield name, places, recipe.model_copy(update={"base": shared}), changed
+
+
+def _other_values(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
     """One adapter less: the value head on the policy's trunk, which Hydra-RLHF found worse."""
     joint = [n for n in nodes if getattr(n.spec, "value", None) == "separate"]
     changed = [replace(n, spec=n.spec.model_copy(update={"value": "joint"})) if n in joint else n for n in nodes]
-    way = way_to_fit(recipe, changed, shape, card_gib) if joint else None
+    way = way_to_fit(recipe, changed, card_gib) if joint else None
     if way is None:
         return []
     words = " ".join((*(f"{n.id}.value=joint" for n in joint), *way.overrides))
@@ -221,6 +282,7 @@ def refuse(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float, only: Iter
     short = [fit for fit in fits if not fit.fits]
     if not short:
         return
+    own = {node.id: f" on {base.model}" for node in nodes if (base := base_of(node.spec, recipe.base)) != recipe.base}
     lines = [
         f"{recipe.name} does not fit a card with {card_gib:.4g} GiB ({_gib(fits[0].usable):.1f} of it usable); estimated, nothing was loaded"
     ]
@@ -228,18 +290,35 @@ def refuse(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float, only: Iter
         height = fit.height
         assert height is not None
         most = sorted(height.parts.items(), key=lambda part: -part[1])[:3]
-        lines.append(f"  {fit.id} ({height.name}): {_gib(fit.peak):.1f} GiB, of it " + ", ".join(f"{k} {_gib(v):.1f}" for k, v in most))
+        lines.append(
+            f"  {fit.id}{own.get(fit.id, '')} ({height.name}): {_gib(fit.peak):.1f} GiB, of it "
+            + ", ".join(f"{k} {_gib(v):.1f}" for k, v in most)
+        )
     lines += ["turn one of these:", *(f"  {way}" for way in ways(recipe, nodes, card_gib))]
     raise PreconditionError("\n".join(lines))
 
 
-def download(recipe: Recipe) -> int:
-    """Bytes that the base still has to be fetched with: 16-bit weights, unless it lies in a folder or in the cache."""
-    shape = shape_of(recipe.base)
-    here = recipe.base.model == "tiny" or Path(recipe.base.model).expanduser().is_dir()
+def bases(recipe: Recipe, only: Iterable[str] | None = None) -> dict[BaseSpec, list[str]]:
+    """The bases that the stages run on, each with the ids of its stages; ``only``: the ids of the stages that will run."""
+    wanted = None if only is None else set(only)
+    found: dict[BaseSpec, list[str]] = {}
+    for stage in recipe.stages:
+        if stage.contract.uses_base and (wanted is None or stage.id in wanted):
+            found.setdefault(base_of(stage.spec, recipe.base), []).append(stage.id)
+    return found
+
+
+def download(recipe: Recipe, only: Iterable[str] | None = None) -> int:
+    """Bytes that the bases still have to be fetched with: 16-bit weights, unless they lie in a folder or in the cache."""
+    return sum(_to_fetch(model, revision) for model, revision in {(base.model, base.revision) for base in bases(recipe, only)})
+
+
+def _to_fetch(model: str, revision: str | None) -> int:
+    shape = shape_of(BaseSpec(model=model, revision=revision))
+    here = model == "tiny" or Path(model).expanduser().is_dir()
     if isinstance(shape, Unknown) or here:
         return 0
-    config = cached_config(recipe.base.model, recipe.base.revision)
+    config = cached_config(model, revision)
     return 0 if config and any(config.parent.glob("*.safetensors")) else 2 * shape.parameters
 
 

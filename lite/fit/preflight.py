@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from lite.contracts import base_of
 from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.estimate import download, estimate, refuse
@@ -18,17 +19,16 @@ ANY_CARD = 8.0
 
 def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
     """Raise :class:`PreconditionError` if the stages named in ``only`` cannot be run here. What cannot be estimated is let through."""
-    card = cards.this_card() if recipe.base.device != "cpu" else None
+    on_card = [node.id for node in nodes if node.id in only and base_of(node.spec, recipe.base).device != "cpu"]
+    card = cards.this_card() if on_card else None
     if card is not None:
-        refuse(recipe, nodes, card_gib=card, only=only)
+        refuse(recipe, nodes, card_gib=card, only=on_card)
     refuse_disk(recipe, nodes, runs=runs, only=only)
 
 
 def refuse_disk(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
     fits = [fit for fit in estimate(recipe, nodes, card_gib=ANY_CARD) if fit.id in only]
-    needs = {runs: sum(fit.disk for fit in fits)}
-    if any(node.id in only and node.contract.uses_base for node in nodes):
-        needs[hub_cache()] = download(recipe)
+    needs = {runs: sum(fit.disk for fit in fits), hub_cache(): download(recipe, only)}
     for folder, need in needs.items():
         there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
         free = shutil.disk_usage(there).free

@@ -25,16 +25,25 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
     """Two tables, GiB moment by moment and what follows from it, and what the figures rest on."""
     card = cards.class_of(card_gib)
     fetched = estimate.download(recipe)
+    what = "the base" if len(estimate.bases(recipe)) == 1 else "the bases"
     known = [fit for fit in fits if not fit.unknown]
     reasons = dict.fromkeys(fit.unknown for fit in fits if fit.unknown)
     parts = [
         _moments(known) if any(fit.moments for fit in known) else "",
         _stages(fits, card),
         "\n".join(f"no estimate: {reason}" for reason in reasons),
-        f"disk: {_gib(sum(fit.disk for fit in fits))} GiB for the run" + (f", {_gib(fetched)} GiB to fetch the base" if fetched else ""),
+        _bases(recipe),
+        f"disk: {_gib(sum(fit.disk for fit in fits))} GiB for the run" + (f", {_gib(fetched)} GiB to fetch {what}" if fetched else ""),
         _basis(card_gib, card),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _bases(recipe: Recipe) -> str:
+    """Which stage runs on which base, where there are several: they lie on the card one after the other."""
+    found = estimate.bases(recipe)
+    lines = [f"{base.model} ({base.quantize}): {', '.join(ids)}" for base, ids in found.items()]
+    return "bases, one on the card at a time:\n" + "\n".join(f"  {line}" for line in lines) if len(found) > 1 else ""
 
 
 def _moments(fits: Sequence[StageFit]) -> str:

@@ -28,6 +28,7 @@ from lite.errors import ArtifactError, PreconditionError
 from lite.model.base import Base
 from lite.model.heads import ScalarHead
 from lite.model.lending import Loan
+from lite.model.memory import Budget
 
 Borrower = TypeVar("Borrower")
 
@@ -55,6 +56,7 @@ class AdapterBank:
             )
         self.base = base
         self.heads: dict[str, ScalarHead] = {}
+        self.budget = Budget()
         self._peft: PeftModel | None = None
         self._adapters: dict[str, _Adapter] = {}
         self._made = 0  # adapters so far, for their keys

@@ -5,8 +5,9 @@ token j is the one *before* it (the state in which the policy chose it); a rewar
 all response tokens where its head says so.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
 from lite.model.heads import ScalarHead
+from lite.model.memory import SCORE
 from lite.objectives.logprobs import token_logprobs
 from lite.objectives.masks import row_sums, scatter_kept
+
+Scorer = TypeVar("Scorer", bound=Callable[..., Any])
 
 HEAD_CHUNK = 256
 """Positions per slice of the output head: 256 x 32k vocabulary x 4 bytes = 32 MiB."""
@@ -78,6 +82,11 @@ def micro_batches(lengths: Sequence[int], *, tokens: int) -> list[list[int]]:
     return groups
 
 
+def refine(groups: Sequence[Sequence[int]], lengths: Sequence[int], *, tokens: int) -> list[list[int]]:
+    """The same micro-batches, those that are over ``tokens`` cut into smaller ones. ``lengths``: of all rows"""
+    return [[group[j] for j in part] for group in groups for part in micro_batches([lengths[i] for i in group], tokens=tokens)]
+
+
 def hidden_states(trunk: nn.Module, batch: Batch) -> Tensor:
     """(B, T, D)"""
     return trunk(input_ids=batch.ids, attention_mask=batch.attend, use_cache=False).last_hidden_state
@@ -104,6 +113,18 @@ def response_rewards(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:
     return row_sums(head(_at(hidden, own)), batch.keep) / batch.keep.sum(-1)
 
 
+def in_pieces_that_fit(score: Scorer) -> Scorer:
+    """A scoring function of (bank, rows, micro_tokens=...) that begins again with shorter passes when memory runs out."""
+
+    @wraps(score)
+    def within(bank: AdapterBank, rows: Sequence[Row], *, micro_tokens: int, **rest: Any) -> Any:
+        most = 3 * len(rows) * max((len(row) for row in rows), default=0)  # rows of three roles may lie side by side
+        return bank.budget.spend(SCORE, min(micro_tokens, most), lambda tokens: score(bank, rows, micro_tokens=tokens, **rest))
+
+    return cast(Scorer, within)
+
+
+@in_pieces_that_fit
 @torch.no_grad()
 def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: str | None, temperature: float, micro_tokens: int) -> Scores:
     """Reference log-probs, values and rewards of finished rollouts in ONE pass over the 4-bit weights per micro-batch.
@@ -131,6 +152,7 @@ def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: st
     return Scores(reference, values, rewards)
 
 
+@in_pieces_that_fit
 @torch.no_grad()
 def reward_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str, micro_tokens: int) -> Tensor:
     """(N,) rewards of one adapter alone."""
@@ -142,6 +164,7 @@ def reward_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str, micro_toke
     return rewards
 
 
+@in_pieces_that_fit
 @torch.no_grad()
 def logprob_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str | None, temperature: float, micro_tokens: int) -> Tensor:
     """(N, R) log-probs of the responses under one role."""

@@ -21,6 +21,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from lite.model.bank import AdapterBank
 from lite.model.encoding import common_prefix, decode
+from lite.model.memory import WRITE
 from lite.text.clean import StopReason
 from lite.text.dialogue import STOP
 
@@ -77,14 +78,22 @@ def generate(
     if empty := [i for i, prompt in enumerate(prompts) if not prompt]:
         raise ValueError(f"prompt {empty[0]} has no tokens: there is nothing to go on from")
     found: list[Generated | None] = [None] * len(prompts)
-    with bank.using(role):
-        for batch in _batches(prompts, groups, rows):
+
+    def write(rows: int) -> None:
+        """What is missing, ``rows`` at a time: batches that were finished when memory ran out stay finished."""
+        for whole in _batches(prompts, groups, rows):
+            batch = [i for i in whole if found[i] is None]
+            if not batch:
+                continue
             shared = [groups[i] for i in batch] if groups is not None else None
             written = _decode(bank, [prompts[i] for i in batch], [seeds[i] for i in batch], shared, decoding)
             for i, g in zip(batch, written, strict=True):
                 found[i] = g
             if done:
                 done(len(batch), sum(len(g.ids) for g in written))
+
+    with bank.using(role):
+        bank.budget.spend(WRITE, min(rows, len(prompts)), write)
     return [g for g in found if g is not None]
 
 

@@ -36,7 +36,7 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
     if left_out["undecided"]:
         bench.log(f"{left_out['undecided']} of {len(rows)} pairs are left out: their label is no further than {spec.min_gap:g} from 1/2")
     begin(bank, policy, spec.lora, bench)
-    bank.checkpointing(spec.checkpointing)
+    bank.checkpointing(spec.checkpointing is True)
     course = Course(
         batches=batches(learnt, spec.batch_pairs, epochs=spec.epochs, bench=bench),
         lr=spec.lr,

@@ -24,7 +24,8 @@ from lite.contracts import PpoSpec
 from lite.errors import ArtifactError, DivergedError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
-from lite.model.forward import collate, hidden_states, response_logprobs, response_values
+from lite.model.forward import collate, hidden_states, refine, response_logprobs, response_values
+from lite.model.memory import TRAIN
 from lite.model.optim import adamw, clip_and_check, set_rate, warmup_linear
 from lite.model.state import State, load_state, save_state
 from lite.objectives.kl_control import AdaptiveKl, FixedKl, KlControl
@@ -34,7 +35,7 @@ from lite.objectives.scores import Moments
 from lite.records import Prompt
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.rollouts import POLICY, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, write
+from lite.stages.rollouts import POLICY, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, widest, write
 from lite.text.dialogue import prompt as plain_prompt
 
 SHOWN = 4
@@ -213,14 +214,7 @@ class Trainer:
         first: float | None = None
         minibatches = [minibatch for plan in plans for minibatch in plan]
         for minibatch in minibatches:
-            rows = torch.tensor([i for group in minibatch for i in group], device=rollouts.keep.device)
-            total = rollouts.keep[rows].sum()
-            terms: dict[str, float] = {}
-            peak = 0.0
-            for group in minibatch:
-                part, ratio = self._backward(group, rollouts, gains, total)
-                terms = {name: terms.get(name, 0.0) + value for name, value in part.items()}
-                peak = max(peak, ratio)
+            terms, peak = self._accumulate(minibatch, rollouts, gains)
             terms["grad_norm"] = clip_and_check(self.policy_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}")
             terms["value_grad_norm"] = clip_and_check(self.value_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}, value")
             self.optimizer.step()
@@ -229,6 +223,22 @@ class Trainer:
             worst = max(worst, peak)
             first = peak if first is None else first
         return {name: value / len(minibatches) for name, value in sums.items()} | {"ratio_max": worst, "ratio_first": first or 0.0}
+
+    def _accumulate(self, minibatch: list[list[int]], rollouts: Rollouts, gains: Advantages) -> tuple[dict[str, float], float]:
+        """Gradients of one minibatch, micro-batch by micro-batch; its figures, and its largest ratio."""
+        rows = torch.tensor([i for group in minibatch for i in group], device=rollouts.keep.device)
+        total = rollouts.keep[rows].sum()
+
+        def attempt(tokens: int) -> tuple[dict[str, float], float]:
+            terms: dict[str, float] = {}
+            peak = 0.0
+            for group in refine(minibatch, [len(row) for row in rollouts.rows], tokens=tokens):
+                part, ratio = self._backward(group, rollouts, gains, total)
+                terms = {name: terms.get(name, 0.0) + value for name, value in part.items()}
+                peak = max(peak, ratio)
+            return terms, peak
+
+        return self.bank.budget.spend(TRAIN, widest(minibatch, rollouts.rows), attempt, undo=self.optimizer.zero_grad)
 
     def _backward(self, group: list[int], rollouts: Rollouts, gains: Advantages, total: Tensor) -> tuple[dict[str, float], float]:
         """Add one micro-batch's gradients; its share of the minibatch's figures, and its largest ratio."""
@@ -322,7 +332,7 @@ def _set_up(spec: PpoSpec, reward: Reward, bank: AdapterBank, bench: Bench) -> N
         bank.copy(REWARD, VALUE)
     if spec.value_init == "reward":
         bank.head(VALUE).copy_from(bank.head(REWARD))
-    bank.checkpointing(spec.checkpointing)
+    bank.checkpointing(spec.checkpointing is True)  # the engine has settled `auto`
 
 
 def _keep(bank: AdapterBank, weights: dict[str, Tensor], folder: Path) -> None:

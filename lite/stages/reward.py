@@ -6,6 +6,7 @@ last token of that, or as the mean over the response. Where a text is too long t
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from lite.errors import ArtifactError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_row
 from lite.model.forward import collate, hidden_states, micro_batches, response_rewards, reward_rows
+from lite.model.memory import TRAIN
 from lite.model.optim import adamw, clip_and_check, set_rate, warmup_cosine
 from lite.model.state import load_state, save_state
 from lite.objectives import metrics
@@ -49,7 +51,7 @@ def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward
     bank = bench.bank()
     bank.add(ROLE, spec.lora, seed=bench.seed_for("adapter"))
     bank.head(ROLE).randomize(bench.seed_for("head")).pool = spec.pool
-    bank.checkpointing(spec.checkpointing)
+    bank.checkpointing(spec.checkpointing is True)  # the engine has settled `auto`
     tokenizer = bank.base.tokenizer
 
     def encoded(kept: list[Pair]) -> list[Encoded]:
@@ -96,7 +98,8 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             order = random_for(bench.seed, bench.stage, "order", epoch).sample(range(len(pairs)), len(pairs))
             batch = [pairs[i] for i in order[k * spec.batch_pairs : (k + 1) * spec.batch_pairs]]
             set_rate(optimizer, warmup_cosine(step, total, warmup))
-            loss, accuracy = _accumulate(spec, batch, bank)
+            most = min(spec.micro_tokens, 2 * len(batch) * max(pair.longest for pair in batch))
+            loss, accuracy = bank.budget.spend(TRAIN, most, partial(_accumulate, spec, batch, bank), undo=optimizer.zero_grad)
             norm = clip_and_check(parameters, spec.max_grad_norm, f"reward step {step + 1}")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -106,10 +109,10 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             bench.keep(step + 1, total, save, every=spec.save_every)
 
 
-def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank) -> tuple[float, float]:
+def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, micro_tokens: int) -> tuple[float, float]:
     """Gradients of the batch's mean loss, micro-batch by micro-batch; loss and accuracy of the whole batch."""
     loss = hits = 0.0
-    for group in micro_batches([2 * pair.longest for pair in batch], tokens=spec.micro_tokens):
+    for group in micro_batches([2 * pair.longest for pair in batch], tokens=micro_tokens):
         part = [batch[i] for i in group]
         texts = collate([p.chosen for p in part] + [p.rejected for p in part], pad_id=bank.base.pad_id, device=bank.base.device)
         label = torch.tensor([p.label for p in part], device=bank.base.device)

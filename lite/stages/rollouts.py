@@ -12,8 +12,9 @@ from torch import Tensor
 from lite.contracts import PpoSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
-from lite.model.forward import collate, hidden_states, micro_batches, response_logprobs, response_values, score_rows
+from lite.model.forward import collate, hidden_states, micro_batches, refine, response_logprobs, response_values, score_rows
 from lite.model.generate import Decoding, Generated, generate
+from lite.model.memory import TRAIN
 from lite.objectives.masks import row_sums, standardize
 from lite.objectives.ppo import KL, gae, kl_k1, shape_rewards
 from lite.objectives.scores import Moments
@@ -60,15 +61,21 @@ def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], w
     separate = VALUE if spec.value == "separate" else None
     scored = score_rows(bank, rows, reward=REWARD, value=separate, temperature=spec.temperature, micro_tokens=spec.micro_tokens)
     logp, entropy, joint = (torch.zeros(keep.shape, device=device) for _ in range(3))
-    for group in (g for minibatch in plan for g in minibatch):
-        batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=device)
-        index, span = torch.tensor(group, device=device), batch.keep.shape[1]
-        with bank.using(POLICY, training=True) as trunk:  # with a graph, dropped at once: without one, other kernels may run
-            hidden = hidden_states(trunk, batch).detach()
-        found = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature)
-        logp[index, :span], entropy[index, :span] = found.logp, found.entropy
-        if not separate:
-            joint[index, :span] = response_values(hidden, bank.head(VALUE), batch).detach()
+
+    groups = [group for minibatch in plan for group in minibatch]
+
+    def remember(tokens: int) -> None:
+        for group in refine(groups, [len(r) for r in rows], tokens=tokens):
+            batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=device)
+            index, span = torch.tensor(group, device=device), batch.keep.shape[1]
+            with bank.using(POLICY, training=True) as trunk:  # with a graph, dropped at once: without one, other kernels may run
+                hidden = hidden_states(trunk, batch).detach()
+            found = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature)
+            logp[index, :span], entropy[index, :span] = found.logp, found.entropy
+            if not separate:
+                joint[index, :span] = response_values(hidden, bank.head(VALUE), batch).detach()
+
+    bank.budget.spend(TRAIN, widest(groups, rows), remember)
     finished = [g.stop == "turn" and bool(decode_reply(g.text)) for g in written]
     return Rollouts(
         rows=rows,
@@ -81,6 +88,11 @@ def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], w
         values=scored.values if separate else joint,
         rewards=scored.rewards,
     )
+
+
+def widest(groups: Sequence[Sequence[int]], rows: Sequence[Row]) -> int:
+    """Tokens of the largest micro-batch, padding included."""
+    return max(len(group) * max(len(rows[i]) for i in group) for group in groups)
 
 
 def appraise(spec: PpoSpec, rollouts: Rollouts, *, kl_coef: float, moments: Moments | None) -> Advantages:

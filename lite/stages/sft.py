@@ -33,7 +33,7 @@ def sft(spec: SftSpec, *, pairs: Pairs | None, examples: Mapping[str, Examples],
             f"{bench.stage}: nothing to learn: {len(targets)} {spec.targets}, {len(targets) - len(rows)} of them longer than max_tokens = {spec.max_tokens}"
         )
     begin(bank, policy, spec.lora, bench)
-    bank.checkpointing(spec.checkpointing)
+    bank.checkpointing(spec.checkpointing is True)
     course = Course(
         batches=batches(learnt, spec.batch_examples, epochs=spec.epochs, bench=bench),
         lr=spec.lr,
