@@ -304,19 +304,22 @@ def _report(journal: Journal, recipe: Recipe, nodes: Sequence[Node], artifacts: 
 
 @contextmanager
 def _library_logs(journal: Journal) -> Iterator[None]:
-    """Warnings and log records of the libraries go to log.txt instead of the terminal."""
+    """Warnings and log records of the libraries go to log.txt instead of the terminal; of lite's own rooms, what is for information too."""
 
     class ToLog(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             journal.log(f"{record.levelname} {record.name}: {record.getMessage()}")
 
-    handler, root = ToLog(logging.WARNING), logging.getLogger()
+    handler, root, own = ToLog(), logging.getLogger(), logging.getLogger("lite")
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("lite."))
     root.addHandler(handler)
+    own_level, _ = own.level, own.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        own.setLevel(own_level)
         root.removeHandler(handler)
 
 
