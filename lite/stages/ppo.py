@@ -22,7 +22,7 @@ from lite.errors import ArtifactError, DivergedError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
 from lite.model.forward import collate, hidden_states, response_logprobs, response_values
-from lite.model.optim import adamw, clip_and_check, set_rate, warmup_linear
+from lite.model.optim import LossScale, adamw, clip_and_check, set_rate, warmup_linear
 from lite.objectives.kl_control import AdaptiveKl, FixedKl, KlControl
 from lite.objectives.masks import masked_mean
 from lite.objectives.ppo import ValueTerms, explained_variance, policy_loss, value_loss
@@ -88,6 +88,7 @@ class Trainer:
         self.value_parameters = [*([] if joint else bank.parameters(VALUE)), *bank.head(VALUE).parameters()]
         value_lr = spec.value_lr or spec.lr
         self.optimizer = adamw([(self.policy_parameters, spec.lr), (self.value_parameters, value_lr)], eps=spec.adam_eps)
+        self.scale = LossScale(bank.vocabulary.dtype)
         self.moments: Moments | None = None
         self.control: KlControl = (
             FixedKl(spec.kl_coef)
@@ -187,6 +188,7 @@ class Trainer:
                 part, ratio = self._backward(group, rollouts, gains, total)
                 terms = {name: terms.get(name, 0.0) + value for name, value in part.items()}
                 peak = max(peak, ratio)
+            self.scale.unscale([*self.policy_parameters, *self.value_parameters])
             terms["grad_norm"] = clip_and_check(self.policy_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}")
             terms["value_grad_norm"] = clip_and_check(self.value_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}, value")
             self.optimizer.step()
@@ -214,11 +216,11 @@ class Trainer:
             logp = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature).logp
             policy = policy_loss(logp, of(rollouts.logp), of(gains.advantages), batch.keep, clip=spec.clip, total=total)
             value = value_terms(hidden) if spec.value == "joint" else None  # both heads sit on one adapter: one backward pass is right
-            (policy.loss + spec.value_coef * value.loss if value else policy.loss).backward()
+            self.scale.backward(policy.loss + spec.value_coef * value.loss if value else policy.loss)
         if value is None:
             with bank.using(VALUE, training=True) as trunk:
                 value = value_terms(hidden_states(trunk, batch))
-                (spec.value_coef * value.loss).backward()
+                self.scale.backward(spec.value_coef * value.loss)
         figures = {
             "policy_loss": policy.loss.item(),
             "value_loss": value.loss.item(),

@@ -19,7 +19,7 @@ from lite.errors import ArtifactError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_row
 from lite.model.forward import collate, hidden_states, micro_batches, response_rewards, reward_rows
-from lite.model.optim import adamw, clip_and_check, set_rate, warmup_cosine
+from lite.model.optim import LossScale, adamw, clip_and_check, set_rate, warmup_cosine
 from lite.objectives import metrics
 from lite.objectives.preference import bradley_terry, center_penalty, preference_probability
 from lite.records import Pair
@@ -79,6 +79,7 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
     head = bank.head(ROLE)
     parameters = [*bank.parameters(ROLE), *head.parameters()]
     optimizer = adamw([(parameters, spec.lr)], weight_decay=spec.weight_decay)
+    scale = LossScale(bank.vocabulary.dtype)
     per_epoch = math.ceil(len(pairs) / spec.batch_pairs)
     total = spec.epochs * per_epoch
     warmup = round(spec.warmup * total)
@@ -88,7 +89,8 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             order = random_for(bench.seed, bench.stage, "order", epoch).sample(range(len(pairs)), len(pairs))
             batch = [pairs[i] for i in order[k * spec.batch_pairs : (k + 1) * spec.batch_pairs]]
             set_rate(optimizer, warmup_cosine(step, total, warmup))
-            loss, accuracy = _accumulate(spec, batch, bank)
+            loss, accuracy = _accumulate(spec, batch, bank, scale)
+            scale.unscale(parameters)
             norm = clip_and_check(parameters, spec.max_grad_norm, f"reward step {step + 1}")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -97,7 +99,7 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             bar.advance(1, loss=loss, accuracy=accuracy)
 
 
-def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank) -> tuple[float, float]:
+def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, scale: LossScale) -> tuple[float, float]:
     """Gradients of the batch's mean loss, micro-batch by micro-batch; loss and accuracy of the whole batch."""
     loss = hits = 0.0
     for group in micro_batches([2 * pair.longest for pair in batch], tokens=spec.micro_tokens):
@@ -107,7 +109,7 @@ def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank) -> tu
         with bank.using(ROLE, training=True) as trunk:
             chosen, rejected = response_rewards(hidden_states(trunk, texts), bank.head(ROLE), texts).chunk(2)
             share = (bradley_terry(chosen, rejected, label) + spec.center * center_penalty(chosen, rejected)).sum() / len(batch)
-            share.backward()
+            scale.backward(share)
         loss += share.item()
         hits += float(metrics.accuracy((chosen - rejected).detach(), label).nan_to_num()) * len(part)
     return loss, hits / len(batch)

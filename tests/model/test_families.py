@@ -47,7 +47,7 @@ MODELS = {
     "olmo 2": ("olmo2", {}),
     "olmo 3": ("olmo3", {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}),
 }
-PROMPTS = [tuple(range(20, 33)), tuple(range(20, 29)) + (50, 51, 52, 53), (60, 61)]
+PROMPTS = [tuple(range(20, 33)), (*range(20, 29), 50, 51, 52, 53), (60, 61)]
 
 
 @pytest.fixture(scope="module", params=MODELS)
