@@ -54,6 +54,13 @@ def stage_function(kind: str) -> Callable[..., Artifact]:
     return getattr(importlib.import_module(f"lite.stages.{kind}"), kind)
 
 
+def prepare_base(spec: BaseSpec) -> None:
+    """Before the first stage that uses the base: unsloth, where it is the backend, is to be imported before transformers."""
+    from lite.model import unsloth
+
+    unsloth.prepare(spec)
+
+
 def load_bank(spec: BaseSpec) -> Any:
     from lite.model.bank import AdapterBank
     from lite.model.base import load_base
@@ -72,6 +79,7 @@ class Tools:
     """What the engine takes from the rooms above and beside it."""
 
     stage_function: Callable[[str], Callable[..., Artifact]] = stage_function
+    prepare_base: Callable[[BaseSpec], None] = prepare_base
     load_bank: Callable[[BaseSpec], Any] = load_bank
     make_bench: Callable[..., Any] = make_bench
 
@@ -203,6 +211,8 @@ def _stages(
         else:
             journal.event("stage started", stage=node.id, why=status.why)
             screen.say(f"{head}: {status.why}" if status.why != "never run" else head)
+            if node.contract.uses_base:
+                tools.prepare_base(recipe.base)
             seconds = _run_stage(recipe, node, folder, artifacts, journal, screen, tools, bank)
             journal.event("stage done", stage=node.id, seconds=seconds)
             screen.say(f"{head}: done in {duration(seconds)}")

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from lite import micro
 from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
-from lite.model import allocator, copies
+from lite.model import allocator, copies, unsloth
 from lite.model.quiet import no_loading_bar
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def load_base(spec: BaseSpec) -> Base:
 
     Raises :class:`PreconditionError` if a GPU is asked for and there is none, or the model cannot be had or used.
     """
+    fast = unsloth.chosen(spec)
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     source, is_folder = _place(spec.model)
@@ -63,10 +64,14 @@ def load_base(spec: BaseSpec) -> Base:
     try:
         with no_loading_bar(), allocator.returning():
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-            if spec.quantize == "nf4":
+            if fast:
+                model = unsloth.read(spec, source, device, dtype, where)
+            elif spec.quantize == "nf4":
                 model = _four_bit(spec, source, device, dtype, where)
             else:
                 model = _read(source, device, dtype, **where)
+    except PreconditionError:
+        raise
     except (OSError, ValueError, SafetensorError) as e:
         hint = "is the folder complete?" if is_folder else "give a folder, a Hub id that is cached or reachable, or `tiny`"
         raise PreconditionError(f"base.model: {spec.model!r} could not be loaded: {_first_line(e)} ({hint})") from e
