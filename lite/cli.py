@@ -53,6 +53,9 @@ def run_command(
     queue: Annotated[bool, typer.Option("--queue", help="wait while another run uses the GPU")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run, and why")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="use cached models only")] = False,
+    cache_4bit: Annotated[
+        bool, typer.Option("--cache-4bit", help="the same as base.cache_4bit=true: keep a 4-bit copy of the base for the next start")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress on standard error")] = False,
     as_json: Json = False,
 ) -> None:
@@ -70,6 +73,7 @@ def run_command(
             path, given = old.folder.recipe, [*map(str, old.facts.get("overrides") or ()), *given]
         assert path is not None
         given += [f"seed={seed}"] if seed is not None else []
+        given += ["base.cache_4bit=true"] if cache_4bit else []
         loaded = recipe.load(path, given, name=old.recipe if old and recipe_name is None else None)
         records = [*(old.stages() if old else ()), *(source.stages() if source else ())]
         begin, until = only or begin, only or until

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lite import plan
-from lite.runs.env import cores, version_of
+from lite.runs.env import cache_folder, cores, version_of
 
 DISTRIBUTION = "lite-align"
 GIB = 2**30
@@ -58,6 +58,7 @@ def checks(runs: Path) -> Iterator[Check]:
     yield Check("platform", "green", f"{platform.platform()}, {cores()} core(s)")
     yield _memory()
     yield _disk(runs)
+    yield _cache()
     yield from _packages()
     yield from _compute()
     yield _tiny_base()
@@ -97,6 +98,13 @@ def _disk(runs: Path) -> Check:
         if free > 2 * GIB
         else Check("disk", "amber", found, "free some space, or choose another disk with --runs")
     )
+
+
+def _cache() -> Check:
+    """Where copies of bases are kept that `lite run --cache-4bit` makes, and how much they take."""
+    folder = cache_folder()
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Check("cache", "green", f"{size / GIB:.1f} GiB in {folder}; it may be deleted at any time, $LITE_CACHE moves it")
 
 
 def _packages() -> Iterator[Check]:

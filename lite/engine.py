@@ -54,6 +54,13 @@ def stage_function(kind: str) -> Callable[..., Artifact]:
     return getattr(importlib.import_module(f"lite.stages.{kind}"), kind)
 
 
+def prepare_base(spec: BaseSpec) -> None:
+    """Before the first stage that uses the base: unsloth, where it is the backend, is to be imported before transformers."""
+    from lite.model import unsloth
+
+    unsloth.prepare(spec)
+
+
 def load_bank(spec: BaseSpec) -> Any:
     from lite.model.bank import AdapterBank
     from lite.model.base import load_base
@@ -78,6 +85,7 @@ class Tools:
     """What the engine takes from the rooms above and beside it."""
 
     stage_function: Callable[[str], Callable[..., Artifact]] = stage_function
+    prepare_base: Callable[[BaseSpec], None] = prepare_base
     load_bank: Callable[[BaseSpec], Any] = load_bank
     free_memory: Callable[[], None] = free_memory
     make_bench: Callable[..., Any] = make_bench
@@ -241,8 +249,10 @@ def _stages(
         else:
             journal.event("stage started", stage=node.id, why=status.why)
             screen.say(f"{head}: {status.why}" if status.why != "never run" else head)
-            load = partial(bank.on, base_of(node.spec, recipe.base))
-            seconds = _run_stage(recipe, node, folder, artifacts, journal, screen, tools, load)
+            base = base_of(node.spec, recipe.base)
+            if node.contract.uses_base:
+                tools.prepare_base(base)
+            seconds = _run_stage(recipe, node, folder, artifacts, journal, screen, tools, partial(bank.on, base))
             journal.event("stage done", stage=node.id, seconds=seconds)
             screen.say(f"{head}: done in {duration(seconds)}")
         artifacts[node.id] = node.contract.gives(folder.out)
@@ -366,19 +376,22 @@ def _report(journal: Journal, recipe: Recipe, nodes: Sequence[Node], artifacts: 
 
 @contextmanager
 def _library_logs(journal: Journal) -> Iterator[None]:
-    """Warnings and log records of the libraries go to log.txt instead of the terminal."""
+    """Warnings and log records of the libraries go to log.txt instead of the terminal; of lite's own rooms, what is for information too."""
 
     class ToLog(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             journal.log(f"{record.levelname} {record.name}: {record.getMessage()}")
 
-    handler, root = ToLog(logging.WARNING), logging.getLogger()
+    handler, root, own = ToLog(), logging.getLogger(), logging.getLogger("lite")
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("lite."))
     root.addHandler(handler)
+    own_level, _ = own.level, own.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
         yield
     finally:
         logging.captureWarnings(False)
+        own.setLevel(own_level)
         root.removeHandler(handler)
 
 

@@ -31,6 +31,12 @@ class BaseSpec(Spec):
     quantize: Literal["nf4", "none"] = Field(default="nf4", description="nf4: 4 bits, block 64, double quantisation; none: 16 or 32 bits")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="compute type; auto: by device")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
+    backend: Literal["auto", "plain", "unsloth"] = Field(
+        default="auto", description="auto: unsloth where it is installed and the GPU is NVIDIA's, else plain"
+    )
+    cache_4bit: bool = Field(
+        default=False, description="keep a 4-bit copy on disk, so that the next start reads a quarter", json_schema_extra=NO_EFFECT
+    )
 
 
 class OwnBase(Spec):

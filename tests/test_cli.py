@@ -84,6 +84,13 @@ def test_plan_compares_with_the_latest_run_of_the_recipe(cli, fakes, tmp_path, s
     assert run.name in done.stderr
 
 
+def test_the_4_bit_copy_is_asked_for_by_option_or_knob_and_repeats_nothing(cli, tmp_path):
+    words = ("run", "tiny_rlcd_helpful", "--dry-run", "--json", "--runs", tmp_path / "runs")
+    plain, option = (json.loads(cli(*words, *more).stdout) for more in ((), ("--cache-4bit",)))
+    assert (plain["base"]["cache_4bit"], option["base"]["cache_4bit"]) == (False, True)
+    assert [s["fingerprint"] for s in plain["stages"]] == [s["fingerprint"] for s in option["stages"]]
+
+
 def test_a_dry_run_is_a_plan_and_touches_nothing(cli, tmp_path):
     done = cli("run", "tiny_rlcd_helpful", "--dry-run", "--runs", tmp_path / "runs")
     assert "will run" in done.stdout

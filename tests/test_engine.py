@@ -1,11 +1,13 @@
 """The engine with fake stages: order, resuming, taking from other runs, and how every kind of end is told."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -349,3 +351,32 @@ def test_a_killed_run_is_seen_as_interrupted_and_goes_on(fakes):
     assert run.state == "interrupted"
     again = fakes.go(resume=run)
     assert (again.state, fakes.stages.ran) == ("done", ["ppo", "evaluate"])
+
+
+def test_the_log_has_what_lites_own_rooms_say_and_the_warnings_of_libraries(fakes):
+    def load_bank(spec: object) -> None:
+        for name in ("lite.model.copies", "urllib3"):
+            logging.getLogger(name).info("%s informs", name)
+            logging.getLogger(name).warning("%s warns", name)
+
+    fakes.stages.load_bank = load_bank  # type: ignore[method-assign]
+    text = fakes.go().run.folder.log.read_text(encoding="utf-8")
+    assert "lite.model.copies informs" in text
+    assert "lite.model.copies warns" in text
+    assert "urllib3 warns" in text
+    assert "urllib3 informs" not in text
+    assert logging.getLogger("lite").level == logging.NOTSET
+
+
+def test_the_backend_is_prepared_before_the_first_stage_that_uses_the_base(fakes):
+    turns: list[str] = []
+    tools = fakes.stages.tools()
+    function = tools.stage_function
+    spied = replace(
+        tools,
+        prepare_base=lambda spec: turns.append("prepare"),
+        stage_function=lambda kind: (turns.append(kind), function(kind))[1],
+    )
+    fakes.stages.tools = lambda: spied  # type: ignore[method-assign]
+    fakes.go()
+    assert turns[:3] == ["prompts", "prepare", "contrast"]

@@ -4,6 +4,7 @@ Weights are NF4 in blocks of 64 with double quantisation (Dettmers et al. 2023);
 the compute type. ``prepare_model_for_kbit_training`` is not called: it would copy embeddings and head to 32 bits.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import bitsandbytes.nn.modules as bnb_modules
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lite import micro
 from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
+from lite.model import allocator, copies, unsloth
 from lite.model.quiet import no_loading_bar
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def load_base(spec: BaseSpec) -> Base:
 
     Raises :class:`PreconditionError` if a GPU is asked for and there is none, or the model cannot be had or used.
     """
+    fast = unsloth.chosen(spec)
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     source, is_folder = _place(spec.model)
@@ -57,16 +62,16 @@ def load_base(spec: BaseSpec) -> Base:
     where: dict[str, Any] = {"revision": spec.revision, "local_files_only": is_folder, "trust_remote_code": False}
     stop_cpu_repacking()
     try:
-        with no_loading_bar():
+        with no_loading_bar(), allocator.returning():
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-            model = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=dtype,
-                quantization_config=_nf4(dtype) if spec.quantize == "nf4" else None,
-                device_map={"": str(device)},  # without it 4-bit weights go to the GPU where there is one, `device: cpu` or not
-                use_safetensors=True,
-                **where,
-            )
+            if fast:
+                model = unsloth.read(spec, source, device, dtype, where)
+            elif spec.quantize == "nf4":
+                model = _four_bit(spec, source, device, dtype, where)
+            else:
+                model = _read(source, device, dtype, **where)
+    except PreconditionError:
+        raise
     except (OSError, ValueError, SafetensorError) as e:
         hint = "is the folder complete?" if is_folder else "give a folder, a Hub id that is cached or reachable, or `tiny`"
         raise PreconditionError(f"base.model: {spec.model!r} could not be loaded: {_first_line(e)} ({hint})") from e
@@ -78,6 +83,36 @@ def load_base(spec: BaseSpec) -> Base:
     model.eval()
     _refuse_unknown_head(model, spec.model)
     return Base(model, tokenizer, device, source)
+
+
+def _read(source: str, device: torch.device, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=dtype,
+        device_map={"": str(device)},  # without it 4-bit weights go to the GPU where there is one, `device: cpu` or not
+        use_safetensors=True,
+        **options,
+    )
+
+
+def _four_bit(spec: BaseSpec, source: str, device: torch.device, dtype: torch.dtype, where: dict[str, Any]) -> PreTrainedModel:
+    """From the copy on disk where one is wanted and there, else from the original, which then leaves a copy. Both are equal to the bit."""
+    copy = None
+    if spec.cache_4bit:
+        commit = getattr(AutoConfig.from_pretrained(source, **where), "_commit_hash", None)  # of a Hub id; a folder has none
+        copy = copies.place(source, commit, dtype=dtype, device=device)
+    if copy and copies.sound(copy):
+        try:
+            model = _read(str(copy), device, dtype, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:  # written whole, yet not what this version reads
+            copies.discard(copy, _first_line(e))
+        else:
+            log.info("read from the 4-bit copy %s", copy)
+            return model
+    model = _read(source, device, dtype, quantization_config=_nf4(dtype), **where)
+    if copy:
+        copies.store(model, copy)
+    return model
 
 
 def pick_device(wanted: str) -> torch.device:

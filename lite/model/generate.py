@@ -85,7 +85,8 @@ def generate(
             batch = [i for i in whole if found[i] is None]
             if not batch:
                 continue
-            shared = [groups[i] for i in batch] if groups is not None else None
+            apart = groups is None or _outgrows_window(bank, [len(prompts[i]) for i in batch], decoding)
+            shared = None if apart or groups is None else [groups[i] for i in batch]
             written = _decode(bank, [prompts[i] for i in batch], [seeds[i] for i in batch], shared, decoding)
             for i, g in zip(batch, written, strict=True):
                 found[i] = g
@@ -111,6 +112,14 @@ def _batches(prompts: Sequence[Sequence[int]], groups: Sequence[int] | None, row
         else:
             batches.append(list(piece))
     return batches
+
+
+def _outgrows_window(bank: AdapterBank, lengths: Sequence[int], decoding: Decoding) -> bool:
+    """Whether a sliding window (Mistral, OLMo 3) could act: it counts columns, and behind a shared prefix some rows have empty ones."""
+    window = getattr(bank.base.model.config, "sliding_window", None)
+    return (
+        window is not None and 2 * max(lengths) + decoding.max_new_tokens > window
+    )  # prefix and rest are each as wide as a prompt at most
 
 
 def _decode(

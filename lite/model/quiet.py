@@ -2,13 +2,16 @@
 
 1. bitsandbytes, on CPUs with AVX512-BF16, warns at import that the optional package ``kernels`` is not installed. The kernel that
    it would fetch is for repacked weights, which ``lite.model.base`` switches off: it would never run.
-2. transformers draws a bar "Loading weights" on stderr, between lite's own bars. Downloads keep theirs: they take minutes.
+2. transformers draws bars "Loading weights" and "Writing model shards" on stderr, between lite's own. Downloads keep theirs: they
+   take minutes.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+BARS = ("Loading weights", "Writing model shards")
 
 
 def hush() -> None:
@@ -33,4 +36,4 @@ def no_loading_bar() -> Iterator[None]:
 
 
 def _without_bar(bar: Callable[..., Any], positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    return bar(*positional, **named, disable=True) if named.get("desc") == "Loading weights" else bar(*positional, **named)
+    return bar(*positional, **named | ({"disable": True} if named.get("desc") in BARS else {}))

@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from lite import __version__
@@ -18,6 +19,12 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def cache_folder() -> Path:
+    """What may be made again at any time lies here: ``$LITE_CACHE``, or ``lite`` in the user's cache folder (XDG)."""
+    own, common = os.environ.get("LITE_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    return Path(own).expanduser() if own else (Path(common).expanduser() if common else Path.home() / ".cache") / "lite"
 
 
 def cores() -> int:

@@ -26,7 +26,7 @@ from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
 from lite.model.forward import collate, hidden_states, refine, response_logprobs, response_values
 from lite.model.memory import TRAIN
-from lite.model.optim import adamw, clip_and_check, set_rate, warmup_linear
+from lite.model.optim import LossScale, adamw, clip_and_check, set_rate, warmup_linear
 from lite.model.state import State, load_state, save_state
 from lite.objectives.kl_control import AdaptiveKl, FixedKl, KlControl
 from lite.objectives.masks import masked_mean
@@ -106,6 +106,7 @@ class Trainer:
         self.value_parameters = [*([] if joint else bank.parameters(VALUE)), *bank.head(VALUE).parameters()]
         value_lr = spec.value_lr or spec.lr
         self.optimizer = adamw([(self.policy_parameters, spec.lr), (self.value_parameters, value_lr)], eps=spec.adam_eps)
+        self.scale = LossScale(bank.vocabulary.dtype)
         self.moments: Moments | None = None
         self.control: KlControl = (
             FixedKl(spec.kl_coef)
@@ -160,7 +161,11 @@ class Trainer:
 
     def facts(self) -> dict[str, Any]:
         """What a step leaves to the next besides weights and optimiser."""
-        return {"moments": asdict(self.moments) if self.moments else None, "kl_control": self.control.state_dict()}
+        return {
+            "moments": asdict(self.moments) if self.moments else None,
+            "kl_control": self.control.state_dict(),
+            "loss_scale": self.scale.state_dict(),
+        }
 
     def restore(self, state: State) -> None:
         for role in self.weights().keys() - {"head"}:
@@ -168,6 +173,7 @@ class Trainer:
         self.bank.head(VALUE).load_state_dict(state.weights["head"])
         self.moments = Moments(**state.facts["moments"]) if state.facts["moments"] else None
         self.control.load_state_dict(state.facts["kl_control"])
+        self.scale.load_state_dict(state.facts["loss_scale"])
 
     def _turn(self, step: int) -> list[int]:
         """The prompts of a step: every prompt comes once before any comes twice."""
@@ -215,6 +221,7 @@ class Trainer:
         minibatches = [minibatch for plan in plans for minibatch in plan]
         for minibatch in minibatches:
             terms, peak = self._accumulate(minibatch, rollouts, gains)
+            self.scale.unscale([*self.policy_parameters, *self.value_parameters])
             terms["grad_norm"] = clip_and_check(self.policy_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}")
             terms["value_grad_norm"] = clip_and_check(self.value_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}, value")
             self.optimizer.step()
@@ -258,11 +265,11 @@ class Trainer:
             logp = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature).logp
             policy = policy_loss(logp, of(rollouts.logp), of(gains.advantages), batch.keep, clip=spec.clip, total=total)
             value = value_terms(hidden) if spec.value == "joint" else None  # both heads sit on one adapter: one backward pass is right
-            (policy.loss + spec.value_coef * value.loss if value else policy.loss).backward()
+            self.scale.backward(policy.loss + spec.value_coef * value.loss if value else policy.loss)
         if value is None:
             with bank.using(VALUE, training=True) as trunk:
                 value = value_terms(hidden_states(trunk, batch))
-                (spec.value_coef * value.loss).backward()
+                self.scale.backward(spec.value_coef * value.loss)
         figures = {
             "policy_loss": policy.loss.item(),
             "value_loss": value.loss.item(),

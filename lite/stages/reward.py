@@ -20,7 +20,7 @@ from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_row
 from lite.model.forward import collate, hidden_states, micro_batches, response_rewards, reward_rows
 from lite.model.memory import TRAIN
-from lite.model.optim import adamw, clip_and_check, set_rate, warmup_cosine
+from lite.model.optim import LossScale, adamw, clip_and_check, set_rate, warmup_cosine
 from lite.model.state import load_state, save_state
 from lite.objectives import metrics
 from lite.objectives.preference import bradley_terry, center_penalty, preference_probability
@@ -76,19 +76,21 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
     head = bank.head(ROLE)
     parameters = [*bank.parameters(ROLE), *head.parameters()]
     optimizer = adamw([(parameters, spec.lr)], weight_decay=spec.weight_decay)
+    scale = LossScale(bank.vocabulary.dtype)
     per_epoch = math.ceil(len(pairs) / spec.batch_pairs)
     total = spec.epochs * per_epoch
     warmup = round(spec.warmup * total)
 
     def save(folder: Path) -> None:
         weights = {ROLE: bank.snapshot(ROLE), "head": head.state_dict()}
-        save_state(folder, weights=weights, optimizer=optimizer, facts={})
+        save_state(folder, weights=weights, optimizer=optimizer, facts={"loss_scale": scale.state_dict()})
 
     begin = 0
     if bench.resumed:
         found = load_state(bench.resumed.path, optimizer)
         bank.restore(ROLE, found.weights[ROLE])
         head.load_state_dict(found.weights["head"])
+        scale.load_state_dict(found.facts["loss_scale"])
         begin = bench.resumed.step
     with bench.progress(total, "steps", "reward: training on pairs") as bar:
         bar.advance(begin)
@@ -99,7 +101,8 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             batch = [pairs[i] for i in order[k * spec.batch_pairs : (k + 1) * spec.batch_pairs]]
             set_rate(optimizer, warmup_cosine(step, total, warmup))
             most = min(spec.micro_tokens, 2 * len(batch) * max(pair.longest for pair in batch))
-            loss, accuracy = bank.budget.spend(TRAIN, most, partial(_accumulate, spec, batch, bank), undo=optimizer.zero_grad)
+            loss, accuracy = bank.budget.spend(TRAIN, most, partial(_accumulate, spec, batch, bank, scale), undo=optimizer.zero_grad)
+            scale.unscale(parameters)
             norm = clip_and_check(parameters, spec.max_grad_norm, f"reward step {step + 1}")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -109,7 +112,7 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             bench.keep(step + 1, total, save, every=spec.save_every)
 
 
-def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, micro_tokens: int) -> tuple[float, float]:
+def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, scale: LossScale, micro_tokens: int) -> tuple[float, float]:
     """Gradients of the batch's mean loss, micro-batch by micro-batch; loss and accuracy of the whole batch."""
     loss = hits = 0.0
     for group in micro_batches([2 * pair.longest for pair in batch], tokens=micro_tokens):
@@ -119,7 +122,7 @@ def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, micro
         with bank.using(ROLE, training=True) as trunk:
             chosen, rejected = response_rewards(hidden_states(trunk, texts), bank.head(ROLE), texts).chunk(2)
             share = (bradley_terry(chosen, rejected, label) + spec.center * center_penalty(chosen, rejected)).sum() / len(batch)
-            share.backward()
+            scale.backward(share)
         loss += share.item()
         hits += float(metrics.accuracy((chosen - rejected).detach(), label).nan_to_num()) * len(part)
     return loss, hits / len(batch)

@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from lite.contracts import BaseSpec, LoraSpec
 from lite.errors import DivergedError
-from lite.model.optim import adamw, clip_and_check, set_rate, warmup_cosine, warmup_linear
+from lite.model.bank import AdapterBank
+from lite.model.base import load_base
+from lite.model.forward import collate, hidden_states, response_logprobs
+from lite.model.optim import LossScale, adamw, clip_and_check, set_rate, warmup_cosine, warmup_linear
 
 
 def parameter(*values: float) -> nn.Parameter:
@@ -81,6 +85,82 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_move(bad):
         clip_and_check([a, b], 1.0, "ppo step 3")
     assert (a.item(), b.item()) == (1.0, 2.0)
     assert not optimizer.state
+
+
+# -- fp16 ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_small_gradients_survive_a_base_in_fp16_only_with_the_scale(pico_base, rows):
+    """A term that counts for one in 10^8, as small advantages in a large minibatch do, against the same term that counts for 1."""
+    bank = AdapterBank(load_base(BaseSpec(model=str(pico_base), device="cpu", dtype="float16")))
+    bank.add("policy", LoraSpec(r=4, alpha=8), seed=1)
+    batch = collate(rows, pad_id=bank.base.pad_id, device=bank.base.device)
+
+    def gradient(share: float, *, scaled: bool) -> torch.Tensor:
+        scale = LossScale(bank.vocabulary.dtype)
+        with bank.using("policy", training=True) as trunk:
+            loss = response_logprobs(hidden_states(trunk, batch), bank.vocabulary, batch).logp.sum() * share
+            scale.backward(loss) if scaled else loss.backward()
+        if scaled:
+            scale.unscale(bank.parameters("policy"))
+        found = torch.cat([p.grad.flatten() for p in bank.parameters("policy") if p.grad is not None])
+        for p in bank.parameters("policy"):
+            p.grad = None
+        return found
+
+    exact = gradient(1.0, scaled=False) * 1e-8
+    with_scale, without = gradient(1e-8, scaled=True), gradient(1e-8, scaled=False)
+    assert float((with_scale - exact).norm() / exact.norm()) < 0.05
+    assert float((without - exact).norm() / exact.norm()) > 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_types_are_not_scaled(dtype):
+    a, scale = parameter(2.0), LossScale(dtype)
+    scale.backward(a.sum() * 3e-9)
+    exact = a.grad.clone()
+    scale.unscale([a])
+    assert torch.equal(a.grad, exact)
+    assert a.grad.item() == torch.tensor(3e-9).item()
+    a.grad.fill_(math.inf)
+    scale.unscale([a])
+    assert (scale.value, a.grad.item()) == (1, math.inf)  # what is not finite is refused by the clipping, as ever
+
+
+def test_an_overflow_leaves_the_weights_alone_and_halves_the_scale():
+    a, b, scale = parameter(1.0), parameter(2.0), LossScale(torch.float16)
+    optimizer = adamw([([a, b], 1e-2)])
+    a.grad, b.grad = torch.tensor([1.0]), torch.tensor([math.inf])
+    scale.unscale([a, b])
+    assert clip_and_check([a, b], 1.0, "here") == 0
+    optimizer.step()
+    assert (a.item(), b.item()) == (1, 2)
+    assert (scale.value, not optimizer.state) == (LossScale.FIRST / 2, True)
+    scale.backward((a * 3 + b * 4).sum())
+    scale.unscale([a, b])
+    assert clip_and_check([a, b], 1.0, "here") == pytest.approx(5)
+    optimizer.step()
+    assert a.item() == pytest.approx(0.99)
+
+
+def test_a_gradient_that_is_never_finite_is_refused_in_the_end():
+    a, scale = parameter(1.0), LossScale(torch.float16)
+    for _ in range(16):
+        a.grad = torch.tensor([math.nan])
+        scale.unscale([a])
+        assert a.grad is None
+    a.grad = torch.tensor([math.nan])
+    scale.unscale([a])
+    with pytest.raises(DivergedError, match="the gradient is nan"):
+        clip_and_check([a], 1.0, "here")
+
+
+def test_the_scale_grows_again():
+    a, scale = parameter(1.0), LossScale(torch.float16)
+    for _ in range(LossScale.GROW_AFTER):
+        a.grad = torch.tensor([1.0])
+        scale.unscale([a])
+    assert scale.value == 2 * LossScale.FIRST
 
 
 @pytest.mark.gpu
