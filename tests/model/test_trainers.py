@@ -246,7 +246,17 @@ def test_weights_on_a_bf16_base_start_to_the_bit_stay_fp32_and_move_at_a_rate_of
         trainer.train()
     assert {p.dtype for p in bank_bf16.parameters(ROLE)} == {torch.float32}
     assert bank_bf16.change(ROLE) > 0
-    assert told[0]["margin"] == pytest.approx(0.0, abs=1e-3)  # in bf16 logits sums of log-probs would step by 0.25 to 1
+    assert told[0]["margin"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_log_probs_on_a_bf16_base_are_summed_in_fp32(bank_bf16, twins, course):
+    """In bf16 sums of log-probs near -70 would step by 0.25."""
+    add(bank_bf16, ROLE)
+    ours = totals(bank_bf16, [t.chosen for t in twins]).tolist()
+    with dpo_trainer(bank_bf16, ROLE, course(twins), beta=0.1, loss="sigmoid") as trainer:
+        trainer.refer(twins)
+        theirs = [trainer.reference[t][0] for t in twins]
+    assert theirs == pytest.approx(ours, abs=0.02)
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------------------
