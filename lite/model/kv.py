@@ -7,7 +7,7 @@ not written yet, a token is written where it belongs, and what lies there is cop
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-BLOCK = 64
+BLOCK = 32
 """Columns of room: at most so many are held in vain, and one copy of the cache comes on so many tokens."""
 
 
@@ -24,13 +24,13 @@ class BlockLayer(CacheLayerMixin):
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.keys, self.values = _room(key_states, 0), _room(value_states, 0)
+        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **named: object) -> tuple[Tensor, Tensor]:
         """Write the new columns; views of all that are written."""
         if not self.is_initialized:
-            self.lazy_initialization(key_states[:, :, :0], value_states[:, :, :0])
+            self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
         end = self.length + key_states.shape[-2]
@@ -82,7 +82,7 @@ class BlockCache(Cache):
 def _room(written: Tensor, columns: int) -> Tensor:
     """A copy with room for so many columns, and a block more."""
     rows, heads, n, size = written.shape
-    found = written.new_zeros(rows, heads, max(columns, n) + BLOCK, size)
+    found = written.new_zeros(rows, heads, columns + BLOCK, size)
     found[:, :, :n] = written
     return found
 

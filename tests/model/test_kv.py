@@ -127,7 +127,7 @@ class Moved(TorchDispatchMode):
 
 
 def test_a_token_copies_itself_and_its_share_of_a_block_not_the_whole_cache():
-    """512 tokens through one layer: 1,024 concatenations become 18 copies, and less than a twenty-fifth of the bytes."""
+    """512 tokens through one layer: 1,024 concatenations become 34 copies, and a fifteenth of the bytes."""
     found = {}
     for cache in (BlockCache(), DynamicCache()):
         prompt, token = torch.zeros(2, 2, 64, 8), torch.zeros(2, 2, 1, 8)
@@ -139,4 +139,4 @@ def test_a_token_copies_itself_and_its_share_of_a_block_not_the_whole_cache():
         assert cache.get_seq_length() == 576
     assert found[DynamicCache].made == 2 * 512
     assert found[BlockCache].made <= 2 * (512 // kv.BLOCK + 1)
-    assert found[BlockCache].bytes <= found[DynamicCache].bytes / 25
+    assert found[BlockCache].bytes <= found[DynamicCache].bytes / 15
