@@ -157,17 +157,16 @@ def run_part(name: str, job: Any, peaks: Mapping[str, int]) -> dict[str, Any]:
     if gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    figures: dict[str, Any] = {}
     try:
         figures = PARTS[name](job)
     except torch.OutOfMemoryError:
-        failed = "out of memory"
+        figures["failed"] = "out of memory"
     except Exception as e:  # one part that fails must not take the others' figures with it
-        failed = f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
-    else:
-        failed = None
-    if failed is not None:
+        figures["failed"] = f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
+    if "failed" in figures:
         job.bank.clear()
-        return {"failed": failed}
+        return figures
     if not gpu:
         return figures | {"peak_gib": "not measured"}
     peak = torch.cuda.max_memory_allocated() + sizes.CONTEXT

@@ -10,9 +10,8 @@ import torch
 import yaml
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import lite.fit
 from benchmarks.random_base import tokenizer
@@ -25,7 +24,7 @@ SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 def config_of(name: str) -> PreTrainedConfig:
     """``small``, a short name, or a Hub id that the estimate knows. Raises ValueError with the names there are."""
     family, figures = ("llama", SMALL) if name == "small" else _known(NAMES.get(name, name))
-    return CONFIG_MAPPING[family](**figures, max_position_embeddings=2048, pad_token_id=0, bos_token_id=1, eos_token_id=None)
+    return AutoConfig.for_model(family, **figures, max_position_embeddings=2048, pad_token_id=0, bos_token_id=1, eos_token_id=None)
 
 
 def _known(name: str) -> tuple[str, dict[str, Any]]:
@@ -46,7 +45,7 @@ def random_base(config: PreTrainedConfig, device: torch.device, dtype: torch.dty
     )
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model = replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=quantization)
+    replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=quantization)
     made: dict[int, nn.Parameter] = {}  # a tied head is the embedding
     for name, module in list(model.named_modules()):
         for which, p in list(module.named_parameters(recurse=False)):

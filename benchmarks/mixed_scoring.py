@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from torch import nn
 
 from benchmarks.random_base import Shape, add_roles, load_bank, random_ids, write_base
 from benchmarks.report import publish, table
@@ -73,8 +74,12 @@ def separate(bank: AdapterBank, rows: Sequence[Row], micro_tokens: int) -> Score
 def reads(bank: AdapterBank) -> Iterator[list[int]]:
     """Weights read by the 4-bit layers, one entry per run of a layer."""
     found: list[int] = []
-    layers = [m for m in bank.base.model.modules() if isinstance(m, Linear4bit)]
-    hooks = [layer.register_forward_pre_hook(lambda m, _: found.append(m.in_features * m.out_features)) for layer in layers]
+
+    def count(layer: nn.Module, _: object) -> None:
+        assert isinstance(layer, Linear4bit)
+        found.append(layer.in_features * layer.out_features)
+
+    hooks = [m.register_forward_pre_hook(count) for m in bank.base.model.modules() if isinstance(m, Linear4bit)]
     try:
         yield found
     finally:

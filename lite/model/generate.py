@@ -7,6 +7,9 @@ Four things differ from ``transformers``' generate:
 2. prompts of one group share a prefix (p+ and p-, or the candidates of one prompt): it goes through the model once;
 3. finished rows leave the batch and the cache, and prompts that wait come in for them;
 4. the cache is not copied for every token (see ``lite.model.kv``).
+Not used, of what transformers 5.17 has: continuous batching (it draws by one ``torch.multinomial`` for all rows, so that a row would
+depend on its neighbours, and it knows no stop string), and static caches under CUDA graphs (the bitsandbytes quantisers call
+themselves not compilable).
 It runs in eval mode, inside ``AdapterBank.using``: with activation checkpointing in train mode a cached forward returns wrong
 tokens from the second on.
 """
