@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from lite.contracts import LoraSpec, PpoSpec
 from lite.model.bank import TARGETS, AdapterBank
@@ -43,14 +43,14 @@ class Pieces:
     last: Tensor  # (B,)
 
 
-def pad(rows: Sequence[Row], width: int) -> Pieces:
+def pad(rows: Sequence[Row], width: int, device: torch.device) -> Pieces:
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     attend, keep = torch.zeros_like(ids), torch.zeros(len(rows), width - 1, dtype=torch.bool)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row.prompt + row.response)
         attend[i, : len(row)] = 1
         keep[i, len(row.prompt) - 1 : len(row) - 1] = True
-    return Pieces(ids, attend, keep, attend.sum(1) - 1)
+    return Pieces(ids.to(device), attend.to(device), keep.to(device), (attend.sum(1) - 1).to(device))
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,14 @@ AS_RUN = Choices()
 class OldLoop:
     """Policy, value and reward adapters on one NF4 model, switched by PEFT; two scalar heads."""
 
-    def __init__(self, spec: PpoSpec, folder: Path, choices: Choices = AS_RUN):
-        stop_cpu_repacking()
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
-        )
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=quantization)
-        self.spec, self.choices, self.joint = spec, choices, spec.value == "joint"
+    def __init__(self, spec: PpoSpec, base: Path | PreTrainedModel, choices: Choices = AS_RUN):
+        """``base``: a folder, loaded in NF4 on the CPU, or a model without adapters, which this loop wraps."""
+        base = _load(base) if isinstance(base, Path) else base
+        self.spec, self.choices, self.joint, self.device = spec, choices, spec.value == "joint", base.device
         self.model: PeftModel = get_peft_model(base, _lora(spec.lora), adapter_name=POLICY)  # type: ignore[assignment]
         for name in (VALUE, REWARD):
             self.model.add_adapter(name, _lora(spec.lora))
-        self.heads = {name: ScalarHead(base.config.hidden_size, torch.device("cpu")) for name in (VALUE, REWARD)}
+        self.heads = {name: ScalarHead(base.config.hidden_size, self.device) for name in (VALUE, REWARD)}
         self.policy_parameters = self._adapter(POLICY)
         self.value_parameters = [*([] if self.joint else self._adapter(VALUE)), *self.heads[VALUE].parameters()]
         self.optimizer = torch.optim.AdamW(
@@ -100,7 +97,7 @@ class OldLoop:
         """Roll out, score, update. ``orders``: the rows of each epoch."""
         responses = self.generate(prompts, seed=seed)
         rows = [Row(p, r) for p, r in zip(prompts, responses, strict=True)]
-        rollouts = self.score(rows, finished=torch.zeros(len(rows), dtype=torch.bool))
+        rollouts = self.score(rows, finished=torch.zeros(len(rows), dtype=torch.bool, device=self.device))
         gains = appraise(self.spec, rollouts, kl_coef=self.spec.kl_coef, moments=None)
         size = self.choices.update_rows or self.spec.minibatch
         for order in orders:
@@ -118,7 +115,7 @@ class OldLoop:
         torch.manual_seed(seed)
         responses, rows = [], self.choices.rollout_rows
         for at in range(0, len(prompts), rows):
-            ids = torch.tensor(prompts[at : at + rows])
+            ids = torch.tensor(prompts[at : at + rows], device=self.device)
             written = self.model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -135,7 +132,7 @@ class OldLoop:
     @torch.no_grad()
     def score(self, rows: Sequence[Row], *, finished: Tensor) -> Rollouts:
         self.model.eval()
-        batch = pad(rows, max(len(r) for r in rows))
+        batch = pad(rows, max(len(r) for r in rows), self.device)
         parts = []
         for at in range(0, len(rows), PIECE):
             piece = _rows(batch, slice(at, at + PIECE))
@@ -158,11 +155,11 @@ class OldLoop:
     def accumulate(self, minibatch: Sequence[int], rollouts: Rollouts, gains: Advantages) -> tuple[float, float]:
         """Gradients of one minibatch in pieces of 2; its policy loss and its value loss."""
         self.model.train()
-        batch = pad(rollouts.rows, rollouts.keep.shape[1] + 1)
-        total = rollouts.keep[torch.tensor(minibatch)].sum()
+        batch = pad(rollouts.rows, rollouts.keep.shape[1] + 1, self.device)
+        total = rollouts.keep[torch.tensor(minibatch, device=self.device)].sum()
         policy_sum = value_sum = 0.0
         for at in range(0, len(minibatch), PIECE):
-            index = torch.tensor(minibatch[at : at + PIECE])
+            index = torch.tensor(minibatch[at : at + PIECE], device=self.device)
             piece, clip, old = _rows(batch, index), self.spec.clip, rollouts.values[index]
             self.model.set_adapter(POLICY)
             logits, hidden = self._full(piece)
@@ -220,6 +217,14 @@ def _entropy(logits: Tensor) -> Tensor:
 
 def _rows(batch: Pieces, index: slice | Tensor) -> Pieces:
     return Pieces(batch.ids[index], batch.attend[index], batch.keep[index], batch.last[index])
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    stop_cpu_repacking()
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
+    )
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=quantization)
 
 
 def _lora(lora: LoraSpec) -> LoraConfig:

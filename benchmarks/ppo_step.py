@@ -103,14 +103,14 @@ def _losses_apart(
     parts = [trainer._backward(group, *mine, total)[0] for group in groups]
     policy, value = loop.accumulate(rows, *theirs)
     found = {
-        "policy_loss": abs(sum(p["policy_loss"] for p in parts) - policy),
-        "value_loss": abs(sum(p["value_loss"] for p in parts) - value),
+        "policy_loss": abs(sum(float(p["policy_loss"]) for p in parts) - policy),
+        "value_loss": abs(sum(float(p["value_loss"]) for p in parts) - value),
         "policy_gradient": _gradients_apart(trainer.policy_parameters, loop.policy_parameters),
         "value_gradient": _gradients_apart(trainer.value_parameters, loop.value_parameters),
     }
     trainer.optimizer.zero_grad(set_to_none=True)
     loop.optimizer.zero_grad(set_to_none=True)
-    return found, sum(p["clip_fraction"] for p in parts)
+    return found, sum(float(p["clip_fraction"]) for p in parts)
 
 
 def _gradients_apart(mine: Sequence[nn.Parameter], theirs: Sequence[nn.Parameter]) -> float:

@@ -19,7 +19,14 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

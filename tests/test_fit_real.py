@@ -22,7 +22,7 @@ from lite import micro
 from lite.contracts import BaseSpec, LoraSpec
 from lite.fit import demand, sizes
 from lite.fit.shape import FAMILIES, Shape, from_config, shape_of
-from lite.model import forward, generate
+from lite.model import forward, generate, kv
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base
 from lite.model.encoding import Row
@@ -119,7 +119,7 @@ def test_the_cache_takes_what_the_estimate_says_to_the_byte(real):
     rows, tokens = 3, 17
     with torch.no_grad(), real.bank.using("policy"):
         cache, *_ = generate._prefill(real.bank, [tuple(range(5, 5 + tokens))] * rows, None)
-    assert sum(size(layer.keys, layer.values) for layer in cache.layers) == rows * sizes.kv_cache(real.shape, tokens, BF16)
+    assert sum(size(layer.keys, layer.values) for layer in cache.layers) == rows * sizes.kv_cache(real.shape, tokens + sizes.ROOM, BF16)
 
 
 # -- what lives for a moment: bytes per token -------------------------------------------------------------------------------
@@ -199,18 +199,19 @@ def test_activations_of_a_pass_without_a_graph_are_within_a_tenth(real, role):
     assert 0.95 * found <= said <= 1.25 * found  # q and k norms and short attention make small models differ a little
 
 
-def test_decoding_takes_the_cache_and_what_one_layer_makes_of_it(real):
-    """Three decoding steps after a long and a shorter prompt: unequal lengths bring the padding mask."""
+def test_decoding_takes_the_cache_and_what_one_layer_makes_of_it(real, monkeypatch):
+    """Three decoding steps after a long and a shorter prompt: unequal lengths bring the padding mask, and a block runs full."""
+    monkeypatch.setattr(kv, "BLOCK", 2)
 
     def peak(tokens: int) -> int:
         bank = real.bank
-        with torch.no_grad(), bank.using("policy"):
+        with torch.no_grad(), bank.using("policy"), Live() as live:
             cache, _, attend, position = generate._prefill(bank, [tuple(range(5, 5 + tokens)), tuple(range(5, 4 + tokens))], None)
-            with Live() as live:
-                for _ in range(3):
-                    attend = torch.cat([attend, attend.new_ones(2, 1)], 1)
-                    generate._step(bank, torch.full((2, 1), 7), attend, position[:, None], cache)
-                    position = position + 1
+            live.peak = live.now
+            for _ in range(3):
+                attend = torch.cat([attend, attend.new_ones(2, 1)], 1)
+                generate._step(bank, torch.full((2, 1), 7), attend, position[:, None], cache)
+                position = position + 1
         return live.peak
 
     said = 2 * (sizes.kv_cache(real.shape, 1, BF16) + sizes.attention_over_cache(real.shape, 1, BF16))
@@ -239,6 +240,7 @@ def test_the_chunked_head_takes_what_the_estimate_says(real):
 
 def test_constants_taken_from_other_rooms_are_theirs():
     assert evaluate.MICRO_TOKENS == demand.SCORING_TOKENS
+    assert kv.BLOCK == sizes.ROOM
 
 
 # -- shapes -----------------------------------------------------------------------------------------------------------------

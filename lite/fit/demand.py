@@ -138,12 +138,12 @@ class Site:
         unpacked = sizes.dequantised(shape, self.base)
         start = {
             "activations": sizes.inference(shape, rows * prompt, wide, adapter=adapter) + unpacked,
-            "kv": rows * sizes.kv_cache(shape, prompt, wide),
+            "kv": rows * sizes.kv_cache(shape, prompt + sizes.ROOM, wide),
         }
         whole = prompt + new
         end = {
             "activations": sizes.inference(shape, rows, wide, adapter=adapter) + unpacked,
-            "kv": rows * (sizes.kv_cache(shape, whole, wide) + sizes.attention_over_cache(shape, whole, wide)),
+            "kv": rows * (sizes.kv_cache(shape, whole + sizes.ROOM, wide) + sizes.attention_over_cache(shape, whole, wide)),
             "logits": sizes.drawing(shape, rows, nucleus=nucleus),
         }
         return [Moment("read prompts", {**resident, **start}, (knob,)), Moment("write", {**resident, **end}, (knob,))]
@@ -255,7 +255,7 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
         *site.writing(
             resident, spec.rollout_rows, spec.max_prompt_tokens, spec.max_new_tokens, adapter=True, nucleus=False, knob="rollout_rows"
         ),
-        site.scoring(resident, max(spec.micro_tokens, roles * longest), logits=True, knobs=("micro_tokens",)),
+        site.scoring(resident, roles * max(spec.micro_tokens, longest), logits=True, knobs=("micro_tokens",)),  # the roles side by side
         site.updating(
             resident, max(spec.micro_tokens, longest), trained, spec, r=max(r, spec.lora.r), logits=sizes.head_logits(site.shape, site.wide)
         ),
@@ -264,7 +264,7 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
     tokens = spec.rollouts * (prompt + response)
     one_step = (
         Decode(spec.rollouts, spec.rollout_rows, prompt, spec.max_new_tokens, adapter=True),
-        Pass(roles * tokens, spec.micro_tokens, 2, 1),
+        Pass(roles * tokens, roles * spec.micro_tokens, 2, 1),
         Pass(tokens, spec.micro_tokens, 2, 1),
         Pass(spec.epochs * (2 if spec.value == "separate" else 1) * tokens, spec.micro_tokens, *_both_ways(bool(spec.checkpointing))),
     )

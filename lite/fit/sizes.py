@@ -16,6 +16,8 @@ STATISTICS_BLOCK = 256
 SMALLEST_8BIT = 4096
 HEAD_CHUNK = 256
 """Positions per slice of the output head, as in ``lite.model.forward``."""
+ROOM = 32
+"""Columns of the cache that are not written yet, as in ``lite.model.kv``."""
 CONTEXT = GIB // 2
 """What the CUDA context and the loaded kernels take: an allowance."""
 
@@ -75,10 +77,10 @@ def kv_cache(shape: Shape, tokens: int, wide: int) -> int:
 
 
 def attention_over_cache(shape: Shape, tokens: int, wide: int) -> int:
-    """What one row's decoding step makes beside the cache, one layer at a time: the grown keys while the old ones are there, and,
-    for grouped queries under a padding mask, keys and values repeated for every query head."""
+    """What one row's decoding step makes beside the cache, one layer at a time: keys that move to a larger place while the old ones
+    are there, or, for grouped queries under a padding mask, keys and values repeated for every query head."""
     repeated = 2 * shape.q_width if shape.heads != shape.kv_heads else 0
-    return (shape.kv_width + repeated) * wide * tokens
+    return max(shape.kv_width, repeated) * wide * tokens
 
 
 def layer_kept(shape: Shape, r: int, wide: int, *, dropout: bool) -> int:

@@ -130,7 +130,8 @@ def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: st
     """Reference log-probs, values and rewards of finished rollouts in ONE pass over the 4-bit weights per micro-batch.
 
     Rows of the three roles lie side by side in a batch (PEFT's mixed adapters), so the base is dequantised once, not thrice.
-    Equal to separate passes; a test holds both together.
+    ``micro_tokens`` are those of one role: without a graph one layer's activations live at a time, so that three times the tokens
+    of a training pass take about the memory of one. Equal to separate passes; a test holds both together.
     """
     roles = [None, reward] + ([value] if value else [])
     span = max(len(r.response) for r in rows)
@@ -138,7 +139,7 @@ def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: st
     reference = torch.zeros(len(rows), span, device=device)
     values = torch.zeros(len(rows), span if value else 0, device=device)
     rewards = torch.zeros(len(rows), device=device)
-    for group in micro_batches([len(r) * len(roles) for r in rows], tokens=micro_tokens):
+    for group in micro_batches([len(r) for r in rows], tokens=micro_tokens):
         batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=device)
         n, r = batch.keep.shape
         index = torch.tensor(group, device=device)

@@ -214,10 +214,12 @@ class Trainer:
             )
 
     def _update(self, step: int, plans: list[Groups], rollouts: Rollouts, gains: Advantages) -> dict[str, float]:
-        """All epochs of one step; figures are means over its optimiser updates."""
-        sums: dict[str, float] = {}
-        worst = 0.0
-        first: float | None = None
+        """All epochs of one step; figures are means over its optimiser updates.
+
+        They stay tensors until the end: a number that is read makes the CPU wait for the GPU.
+        """
+        sums: dict[str, float | Tensor] = {}
+        peaks: list[Tensor] = []
         minibatches = [minibatch for plan in plans for minibatch in plan]
         for minibatch in minibatches:
             terms, peak = self._accumulate(minibatch, rollouts, gains)
@@ -227,27 +229,27 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
-            worst = max(worst, peak)
-            first = peak if first is None else first
-        return {name: value / len(minibatches) for name, value in sums.items()} | {"ratio_max": worst, "ratio_first": first or 0.0}
+            peaks.append(peak)
+        figures = {name: float(value) / len(minibatches) for name, value in sums.items()}
+        return figures | {"ratio_max": float(torch.stack(peaks).max()), "ratio_first": float(peaks[0])}
 
-    def _accumulate(self, minibatch: list[list[int]], rollouts: Rollouts, gains: Advantages) -> tuple[dict[str, float], float]:
+    def _accumulate(self, minibatch: list[list[int]], rollouts: Rollouts, gains: Advantages) -> tuple[dict[str, float | Tensor], Tensor]:
         """Gradients of one minibatch, micro-batch by micro-batch; its figures, and its largest ratio."""
         rows = torch.tensor([i for group in minibatch for i in group], device=rollouts.keep.device)
         total = rollouts.keep[rows].sum()
 
-        def attempt(tokens: int) -> tuple[dict[str, float], float]:
-            terms: dict[str, float] = {}
-            peak = 0.0
+        def attempt(tokens: int) -> tuple[dict[str, float | Tensor], Tensor]:
+            terms: dict[str, float | Tensor] = {}
+            ratios: list[Tensor] = []
             for group in refine(minibatch, [len(row) for row in rollouts.rows], tokens=tokens):
                 part, ratio = self._backward(group, rollouts, gains, total)
                 terms = {name: terms.get(name, 0.0) + value for name, value in part.items()}
-                peak = max(peak, ratio)
-            return terms, peak
+                ratios.append(ratio)
+            return terms, torch.stack(ratios).max()
 
         return self.bank.budget.spend(TRAIN, widest(minibatch, rollouts.rows), attempt, undo=self.optimizer.zero_grad)
 
-    def _backward(self, group: list[int], rollouts: Rollouts, gains: Advantages, total: Tensor) -> tuple[dict[str, float], float]:
+    def _backward(self, group: list[int], rollouts: Rollouts, gains: Advantages, total: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Add one micro-batch's gradients; its share of the minibatch's figures, and its largest ratio."""
         spec, bank = self.spec, self.bank
         batch = collate([rollouts.rows[i] for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
@@ -271,13 +273,13 @@ class Trainer:
                 value = value_terms(hidden_states(trunk, batch))
                 self.scale.backward(spec.value_coef * value.loss)
         figures = {
-            "policy_loss": policy.loss.item(),
-            "value_loss": value.loss.item(),
-            "clip_fraction": policy.clip_fraction.item(),
-            "value_clip_fraction": value.clip_fraction.item(),
-            "approx_kl": policy.approx_kl.item(),
+            "policy_loss": policy.loss.detach(),
+            "value_loss": value.loss.detach(),
+            "clip_fraction": policy.clip_fraction,
+            "value_clip_fraction": value.clip_fraction,
+            "approx_kl": policy.approx_kl,
         }
-        return figures, policy.ratio_max.item()
+        return figures, policy.ratio_max
 
 
 class Best:

@@ -53,7 +53,9 @@ def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], w
     """Score finished responses: reference, value and reward in one mixed pass; the policy in the very passes of the first epoch.
 
     ``plan`` is the division of the first epoch: old log-probs come from the same rows in the same micro-batches through the
-    same kernels as in training, so that the first minibatch's ratios are exactly 1.
+    same kernels as in training, so that the first minibatch's ratios are exactly 1. Those of the decoding steps would not do: other
+    shapes, other last bits (``benchmarks.rollouts``). They would save one of 13 passes over a step's tokens (one of 17 with checkpointing),
+    counting a forward pass as one: 1 to write, 3 to score, this one, and 2 epochs of two roles at 2 (3).
     """
     rows = [Row(tuple(p), g.ids) for p, g in zip(prompts, written, strict=True)]
     device = bank.base.device

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from lite.contracts import LoraSpec
@@ -174,6 +175,31 @@ def test_a_switch_changes_what_the_model_says_and_back(bank):
     assert not torch.allclose(policy, value, atol=1e-3)
     assert torch.equal(logits(bank, None), plain)
     assert torch.equal(logits(bank, "policy"), policy)
+
+
+def test_a_switch_leaves_the_layers_as_peft_leaves_them_and_asks_none_of_them(bank, monkeypatch):
+    """The bank writes two attributes of every layer itself: PEFT's own calls took 40 ms per block on 32 layers."""
+    add(bank, "policy", "value")
+    layers = [layer for layer in bank.base.model.modules() if isinstance(layer, LoraLayer)]
+
+    def state() -> list[tuple[list[str], bool]]:
+        return [(layer.active_adapters, layer.disable_adapters) for layer in layers]
+
+    theirs = {}
+    for role, on in (("policy", True), ("value", True), ("value", False)):
+        for layer in layers:
+            layer.set_adapter(bank._find(role).key)
+            layer.enable_adapters(on)
+        theirs[role if on else None] = state()
+    calls: list[str] = []
+    for name in ("set_adapter", "enable_adapters"):
+        monkeypatch.setattr(LoraLayer, name, lambda *_, name=name: calls.append(name))
+    ours = {}
+    for role in ("policy", "value", None):
+        with bank.using(role):
+            ours[role] = state()
+    assert ours == theirs and len({str(s) for s in ours.values()}) == 3 and not calls
+    assert len(layers) == LAYERS * LINEAR
 
 
 def test_a_copy_is_exact_and_independent(bank):

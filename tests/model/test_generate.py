@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -203,14 +204,16 @@ def test_rows_leave_the_batch_without_mixing_up_the_others(bank, crowd, monkeypa
 def scripted(bank, monkeypatch):
     """Generate with given tokens instead of drawn ones: a row's script lies where its noise would, so it moves as its noise does."""
 
-    def run(scripts: Sequence[Sequence[int]], prompts: Sequence[Ids] | None = None, tokenizer=None, **decoding) -> list[Generated]:
+    def run(
+        scripts: Sequence[Sequence[int]], prompts: Sequence[Ids] | None = None, tokenizer=None, rows=64, groups=None, **decoding
+    ) -> list[Generated]:
         limit = decoding.setdefault("max_new_tokens", max(len(s) for s in scripts))
         table = torch.tensor([list(s) + [3] * (limit + 1 - len(s)) for s in scripts], dtype=torch.float64)
         monkeypatch.setattr(module, "_noise", lambda seeds, steps: table[list(seeds)])
         monkeypatch.setattr(module, "_draw", lambda logits, noise, _: noise.long())
         other = AdapterBank(replace(bank.base, tokenizer=tokenizer)) if tokenizer else bank
         prompts = prompts or [encode(other.base.tokenizer, "\n\nHuman: hi\n\nAssistant:")] * len(scripts)
-        return generate(other, None, prompts, seeds=range(len(scripts)), decoding=Decoding(**decoding))
+        return generate(other, None, prompts, seeds=range(len(scripts)), decoding=Decoding(**decoding), rows=rows, groups=groups)
 
     return run
 
@@ -325,12 +328,85 @@ def test_mistakes_of_the_caller(bank, prompts):
         generate(bank, None, prompts, seeds=range(5), decoding=GREEDY)
 
 
-def test_batches_keep_groups_together_and_hold_every_row_once():
+def test_pieces_keep_groups_together_and_hold_every_row_once():
     prompts = [(1,) * (1 + i % 7) for i in range(23)]
     groups = [i // 3 for i in range(23)]
-    batches = module._batches(prompts, groups, 8)
-    assert sorted(i for b in batches for i in b) == list(range(23))
-    assert all(len(b) <= 8 for b in batches)
-    for group in set(groups):
-        assert len([b for b in batches if any(groups[i] == group for i in b)]) == 1
-    assert [len(b) for b in module._batches(prompts, [0] * 23, 8)] == [8, 8, 7]
+    pieces = module._pieces(prompts, groups, 8)
+    assert sorted(i for piece in pieces for i in piece) == list(range(23))
+    assert all(len({groups[i] for i in piece}) == 1 for piece in pieces) and len(pieces) == 8
+    longest = [max(len(prompts[i]) for i in piece) for piece in pieces]
+    assert longest == sorted(longest, reverse=True)
+    assert [len(piece) for piece in module._pieces(prompts, [0] * 23, 8)] == [8, 8, 7]
+
+
+# -- the batch stays full -------------------------------------------------------------------------------------------------------------
+
+
+class Work(NamedTuple):
+    steps: int  # decoding steps
+    passes: int  # passes over prompts
+    slots: int  # rows of all decoding steps
+    columns: int  # the widest cache
+
+
+@pytest.fixture
+def counted(bank, scripted, monkeypatch):
+    """The work that responses of given lengths make; ``patience`` 1: batch after batch, as before."""
+
+    def run(lengths: Sequence[int], *, rows: int, patience: float = module.PATIENCE, groups=None, limit: int | None = None) -> Work:
+        eos = bank.base.tokenizer.eos_token_id
+        monkeypatch.setattr(module, "PATIENCE", patience)
+        widths: list[tuple[int, int]] = []
+        hook = bank.trunk.register_forward_pre_hook(
+            lambda _m, _p, named: widths.append((*named["input_ids"].shape, named["attention_mask"].shape[1])), with_kwargs=True
+        )
+        prompts = [(*varied(20, i // 2 if groups else i), 6 + i, 5) for i in range(len(lengths))]
+        scripts = [[10 + i % 50] * (n - 1) + [eos] for i, n in enumerate(lengths)]
+        found = scripted(scripts, prompts, rows=rows, groups=groups, max_new_tokens=limit or max(lengths))
+        hook.remove()
+        assert [g.ids for g in found] == [tuple(s) for s in scripts]
+        steps = [n for n, width, _ in widths if width == 1]
+        return Work(len(steps), len(widths) - len(steps), sum(steps), max(columns for *_, columns in widths))
+
+    return run
+
+
+def lengths_of(kind: str, n: int) -> list[int]:
+    rng = random.Random(4)
+    draws = {
+        "many short": lambda: min(40, 2 + int(rng.expovariate(1 / 9))),
+        "even": lambda: rng.randint(2, 40),
+        "two": lambda: rng.choice((20, 40)),
+        "nearly full": lambda: rng.randint(36, 40),
+        "full": lambda: 40,
+    }
+    return [draws[kind]() for _ in range(n)]
+
+
+@pytest.mark.parametrize(("kind", "share"), [("many short", 0.7), ("even", 0.95), ("two", 0.9), ("nearly full", 1.0), ("full", 1.0)])
+def test_refilling_takes_fewer_steps_and_never_more(counted, kind, share):
+    lengths = lengths_of(kind, 32)
+    refilled, batches = (counted(lengths, rows=8, patience=p, limit=40) for p in (module.PATIENCE, 1.0))
+    assert batches.passes == 4
+    assert refilled.steps + module.IDLE * refilled.passes <= share * (batches.steps + module.IDLE * batches.passes)
+    assert refilled.slots <= 1.05 * batches.slots
+    assert refilled.columns <= 22 + 40 + 16  # one row at its longest, and the steps until the columns of a finished one go
+
+
+def test_a_piece_that_does_not_fit_waits_for_its_turn(counted):
+    lengths = lengths_of("even", 12)
+    work = counted(lengths, rows=2, groups=[i // 2 for i in range(12)])
+    assert work.passes == 2 * 6  # pairs, each alone: prefix and tails
+
+
+@pytest.mark.parametrize("groups", [None, [i // 2 for i in range(14)]])
+def test_refilled_rows_say_what_they_say_alone(bank, groups):
+    """Greedy and drawn; rows that come in are shorter and longer than what is left of those in the batch."""
+    add(bank, "policy")
+    prompts = [(*varied(3 + 5 * (i // 2 % 5), i // 2), 7, 8 + i) for i in range(14)]
+    for temperature in (0.0, 1.3):
+        decoding = Decoding(24, temperature=temperature, stop="e")
+        alone = [generate(bank, "policy", [p], seeds=[i], decoding=decoding)[0] for i, p in enumerate(prompts)]
+        assert len({len(g.ids) for g in alone}) > 5
+        for rows in (3, 8):
+            assert generate(bank, "policy", prompts, seeds=range(14), decoding=decoding, rows=rows, groups=groups) == alone

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lite.fit.sizes import HEAD_CHUNK
 from lite.objectives.logprobs import token_logprobs
 
 N, D, V = 23, 8, 50
@@ -60,8 +61,9 @@ def test_only_the_weight_learns(head):
 class Watch(TorchDispatchMode):
     """Counts the largest tensor that any operation gives, and the most elements of tables (?, V) alive at once."""
 
-    def __init__(self):
+    def __init__(self, words=V):
         super().__init__()
+        self.words = words
         self.largest = self.alive = self.peak = 0
         self.shapes = set()
 
@@ -73,7 +75,7 @@ class Watch(TorchDispatchMode):
             self.largest = max(self.largest, t.numel())
             self.shapes.add(tuple(t.shape))
             fresh = all(t is not a and not t._is_view() for a in args if isinstance(a, torch.Tensor))
-            if fresh and t.ndim == 2 and t.shape[1] == V:
+            if fresh and t.ndim == 2 and t.shape[1] == self.words:
                 self.alive += t.numel()
                 weakref.finalize(t, self.gone, t.numel())
         self.peak = max(self.peak, self.alive)
@@ -97,6 +99,17 @@ def test_no_table_is_larger_than_a_chunk(head, head_learns):
         full(hidden, weight, targets)[0].sum().backward()
     assert theirs.largest == N * V  # the watch does see what it must
     assert theirs.peak >= 2 * N * V
+
+
+def test_at_32k_words_the_head_takes_a_quarter_of_the_full_logits():
+    """2,048 positions, forward and backward, in the chunks that the passes use; full logits alone would be 250 MiB in fp32."""
+    positions, words = 2048, 32_000
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(positions, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(words, (positions,), generator=generator)
+    with Watch(words) as watch:
+        token_logprobs(hidden, torch.randn(words, 8, generator=generator), targets, chunk=HEAD_CHUNK).logp.sum().backward()
+    assert 0 < watch.peak <= 0.25 * positions * words
 
 
 def test_a_frozen_head_is_not_run_again_in_the_backward(head):
