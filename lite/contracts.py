@@ -71,6 +71,32 @@ class RespondSpec(Spec):
     batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
 
 
+class PreferencesSpec(Spec):
+    source: str = Field(
+        default="micro",
+        description="`micro` (the embedded world's oracle), `hh-rlhf` (people, from the Hub), a .jsonl or .csv file of labelled pairs, "
+        "or a folder with a train file",
+    )
+    subset: Literal["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"] | None = Field(
+        default=None, description="part of hh-rlhf; none: harmless-base or helpful-base, whichever the task is"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of hh-rlhf")
+    pairs: int = Field(default=600, ge=2, description="pairs wanted; of the embedded world: train prompts asked, ties are dropped")
+    max_words: int | None = Field(default=None, ge=1, description="pairs with a longer prompt are left out, and counted")
+
+    @model_validator(mode="after")
+    def knobs_fit_the_source(self) -> "PreferencesSpec":
+        if self.source != "hh-rlhf" and (self.subset or self.revision):
+            raise ValueError(f"subset and revision belong to the source hh-rlhf, not to {self.source}")
+        if self.source == "micro" and self.max_words:
+            raise ValueError("max_words does not act on the embedded world (source: micro)")
+        return self
+
+
+class MixSpec(Spec):
+    share: float = Field(default=0.2, gt=0, lt=1, description="share of the result that the pairs named by `from: {human: ID}` make up")
+
+
 class RewardSpec(Spec):
     lora: LoraSpec = LoraSpec()
     epochs: int = Field(default=1, ge=1)
@@ -219,6 +245,24 @@ CONTRACTS: Mapping[str, Contract] = {
             1,
             {"prompts": Need(Prompts), "policy": Need(Policy, optional=True, named=True)},
             about="several answers of the base, or of a policy that is named, to each plain prompt",
+        ),
+        Contract(
+            "preferences",
+            PreferencesSpec,
+            Pairs,
+            1,
+            {"prompts": Need(Prompts)},
+            uses_base=False,
+            about="pairs that people labelled; in the embedded world the oracle",
+        ),
+        Contract(
+            "mix",
+            MixSpec,
+            Pairs,
+            1,
+            {"pairs": Need(Pairs), "human": Need(Pairs, optional=True, named=True)},
+            uses_base=False,
+            about="a share of labelled pairs in place of as many others",
         ),
         Contract("reward", RewardSpec, Reward, 1, {"pairs": Need(Pairs)}, about="a reward adapter and scalar head from preference pairs"),
         Contract(

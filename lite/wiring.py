@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from lite.artifacts import Artifact, Policy
-from lite.contracts import CONTRACTS, EvaluateSpec, Need, SftSpec, Spec
+from lite.contracts import CONTRACTS, EvaluateSpec, MixSpec, Need, SftSpec, Spec
 from lite.yamltext import hint, shown
 
 Wire = str | tuple[str, ...] | None
@@ -43,6 +43,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
             _against(entry, inputs, problems)
             if all_known:
                 _targets(entry, inputs, problems)
+                _mixed(entry, inputs, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
     return found
@@ -115,6 +116,17 @@ def _targets(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> N
             need = CONTRACTS[entry.kind].reads[param]
             problems.append(
                 f"{entry.place('targets')}: {entry.spec.targets} needs {_words(need)}, and no stage before it gives any{_giver(need)}"
+            )
+
+
+def _mixed(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """What is mixed are two sets of pairs, and the recipe says which of them is the labelled one."""
+    if isinstance(entry.spec, MixSpec):
+        if inputs.get("human") is None:
+            problems.append(f"{entry.place('from')}: name the stage whose pairs are mixed in, `from: {{human: ID}}`")
+        elif inputs["human"] == inputs.get("pairs"):
+            problems.append(
+                f"{entry.place('from')}: {inputs['human']} would be mixed with itself; name both, `from: {{pairs: ID, human: ID}}`"
             )
 
 

@@ -100,6 +100,10 @@ class _Steps:
         """What a row counts in a mean over rows."""
         raise NotImplementedError
 
+    def counts(self, figure: str, row: Any) -> int:
+        """What a row counts in one of TRL's figures."""
+        return self.weight(row)
+
     def mean_loss(self, model: Any, rows: Sequence[Any], total: int) -> Tensor:
         """The loss of these rows as their part of the mean over rows that weigh ``total`` together."""
         raise NotImplementedError
@@ -125,20 +129,19 @@ class _Steps:
     def _through(self, model: Any, rows: Sequence[Any], mode: str, then: Callable[[Tensor], None]) -> Tensor:
         """Rows in micro-batches: ``then`` gets the loss of each; the mean loss of all, and figures of the whole in ``_metrics``."""
         total = sum(map(self.weight, rows))
-        loss, weights = torch.zeros((), device=self.accelerator.device), []
-        for group in self._groups(rows):
-            part = [rows[i] for i in group]
+        loss = torch.zeros((), device=self.accelerator.device)
+        parts = [[rows[i] for i in group] for group in self._groups(rows)]
+        for part in parts:
             share = self.mean_loss(model, part, total)
             then(share)
             loss += share.detach()
-            weights.append(sum(map(self.weight, part)))
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"{type(self).__name__.lower()} step {self.state.global_step + 1}: the loss is {float(loss)}; lower the learning rate"
-            )
+            kind, step = type(self).__name__.lower(), self.state.global_step + 1
+            raise DivergedError(f"{kind} step {step}: the loss is {float(loss)}; lower the learning rate")
         for name, values in self._metrics[mode].items():
-            if len(values) == len(weights):
-                self._metrics[mode][name] = [sum(v * w for v, w in zip(values, weights, strict=True)) / total]
+            if len(values) == len(parts):
+                weights = [sum(self.counts(name, row) for row in part) for part in parts]
+                self._metrics[mode][name] = [sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)]
         return loss
 
     def _groups(self, rows: Sequence[Any]) -> list[list[int]]:
@@ -200,6 +203,10 @@ class Dpo(_Steps, DPOTrainer):
 
     def weight(self, row: Twin) -> int:
         return 1
+
+    def counts(self, figure: str, row: Twin) -> int:
+        tokens = {"entropy": len(row.chosen.response) + len(row.rejected.response), "mean_token_accuracy": len(row.chosen.response)}
+        return tokens.get(figure, 1)
 
     def mean_loss(self, model: Any, rows: Sequence[Twin], total: int) -> Tensor:
         inputs = self.collated(rows)
