@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from lite.artifacts import Candidates, Judgements, Policy, Prompts
-from lite.contracts import EftSpec, GateSpec, InstructSpec, JudgeSpec, LoraSpec, PairSpec, PromptsSpec, SeedSpec
+from lite.contracts import BestSpec, EftSpec, GateSpec, InstructSpec, JudgeSpec, LoraSpec, PairSpec, PromptsSpec, SeedSpec
 from lite.errors import DivergedError, JudgeError, RecipeError
 from lite.micro.world import grade, split_of
 from lite.records import Candidate, Judgement, write_rows
 from lite.runs.publish import write_json
 from lite.stages import drawing
+from lite.stages.best import best
 from lite.stages.eft import agrees, eft
 from lite.stages.gate import gate
 from lite.stages.instruct import instruct
@@ -333,6 +334,19 @@ def test_a_flood_of_ties_ends_the_run_and_names_the_last_good_model(pool, make_b
     with pytest.raises(DivergedError, match=r"ties all candidates of 100% of the prompts.*last good model is m1") as error:
         pairs_of(folder, make_bench, pool, flat)
     assert error.value.exit_code == 4
+
+
+# ---------------------------------------------------------------------------------------------------------- best
+
+
+def test_only_what_every_judgement_finds_perfect_is_an_example(pool, make_bench, folder):
+    scores = SCORES | {("p1", 0): [5, 5, 5], ("p1", 1): [5, 5, 5], ("p2", 0): [5, None, 5]}
+    found = best(BestSpec(), candidates=pool, judgements=judgements(folder, scores), out=folder("best"), bench=make_bench("best"))
+    assert [(e.id, e.response, e.kind) for e in found.rows()] == [("p0", f" a1 longer{STOP}", "best"), ("p1", f" b0{STOP}", "best")]
+    assert found.report()["left_out"] == {"unreadable": 3, "not_good_enough": 1, "one_is_enough": 1}
+    flat = {place: [3, 3, 3] for place in SCORES}
+    with pytest.raises(DivergedError, match="none of 7 candidates has a mean score of 5"):
+        best(BestSpec(), candidates=pool, judgements=judgements(folder, flat), out=folder("best"), bench=make_bench("best"))
 
 
 # ---------------------------------------------------------------------------------------------------------- gate
