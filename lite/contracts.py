@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lite.artifacts import Artifact, Candidates, Evaluation, Examples, Judgements, Pairs, Policy, Prompts, Reward, Round, Seed
 from lite.ppo_knobs import PpoSpec
-from lite.rounds import EftSpec, GateSpec, InstructSpec, JudgeSpec, PairSpec, SeedSpec
+from lite.rounds import BestSpec, EftSpec, GateSpec, InstructSpec, JudgeSpec, PairSpec, SeedSpec
 from lite.spec import NAMES_STAGES, NO_EFFECT, LoraSpec, OwnBase, Spec, with_preset
 from lite.spec import BaseSpec as BaseSpec  # others take it from here
 from lite.spec import base_of as base_of
@@ -412,6 +412,15 @@ CONTRACTS: Mapping[str, Contract] = {
             },
             uses_base=False,
             about="the best candidate against the worst, by the mean of its judgements",
+        ),
+        Contract(
+            "best",
+            BestSpec,
+            Examples,
+            1,
+            {"candidates": Need(Candidates), "judgements": Need(Judgements)},
+            uses_base=False,
+            about="examples of the candidates that the judge finds perfect, in place of pairs",
         ),
         Contract(
             "gate",

@@ -34,7 +34,7 @@ from lite.yamltext import hint, parse, shown
 TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally")
 SECTIONS = ("stages", "each_round", "finally")
 ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}(\.[A-Za-z0-9_-]{1,40})?")
-RESERVED = (*TOP, *PREVIOUS, "p_plus")
+RESERVED = (*(key for key in TOP if key != "seed"), *PREVIOUS, "p_plus")  # `seed.ift=9` is a stage's knob, `seed=9` the recipe's
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 
 
@@ -140,7 +140,9 @@ def _rounds(raw: dict, each: Sequence[Entry], problems: list[str]) -> int:
 
 def _each_once(problems: Iterable[str]) -> list[str]:
     """The problems without those that only say the same of a later round."""
-    return list({re.sub(r"\br\d+\.", "", problem): problem for problem in reversed(list(problems))}.values())[::-1]
+    return list({re.sub(r"\br\d+\.", "", problem).partition(" (there are: ")[0]: problem for problem in reversed(list(problems))}.values())[
+        ::-1
+    ]
 
 
 def _entries(raw: Any, section: str, problems: list[str]) -> list[Entry]:

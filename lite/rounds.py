@@ -104,6 +104,10 @@ class PairSpec(Spec):
     min_pairs: int = Field(default=8, ge=1, description="fewer pairs end the run")
 
 
+class BestSpec(Spec):
+    at_least: float = Field(default=5.0, ge=0, le=5, description="mean score that a response must have")
+
+
 class GateSpec(Spec):
     judging: JudgingSpec = JudgingSpec()
     prompts: int = Field(default=253, ge=1, description="dev prompts that every model answers")

@@ -44,6 +44,10 @@ class Entry:
         return f"{self.section}[{self.index}]{inner} ({self.id})"
 
     @property
+    def aliases(self) -> tuple[str, ...]:
+        return () if self.section == "stages" else PREVIOUS
+
+    @property
     def gives_policy(self) -> bool:
         return self.kind in CONTRACTS and CONTRACTS[self.kind].gives is Policy
 
@@ -81,7 +85,9 @@ def _naming(kind: str) -> list[str]:
 
 def _renamed(value: Any, names: Mapping[str, str | None], place: str, problems: list[str]) -> Any:
     if isinstance(value, list):
-        return [_renamed(v, names, place, problems) for v in value]
+        found = [_renamed(v, names, place, problems) for v in value]
+        twice = any(found.count(v) > value.count(old) for v, old in zip(found, value, strict=True))
+        return [v for i, v in enumerate(found) if v not in found[:i]] if twice else found  # `previous` may be what stands beside it
     if isinstance(value, dict):
         return {k: _renamed(v, names, place, problems) for k, v in value.items()}
     if not isinstance(value, str) or value not in names:

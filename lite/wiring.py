@@ -17,6 +17,11 @@ class Entry(Protocol):
     source: Any
     spec: Spec | None
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Names that stand for stages where this entry is."""
+        ...
+
     def place(self, *path: str | int) -> str: ...
 
 
@@ -65,7 +70,7 @@ def _named(entry: Entry, reads: Mapping[str, Need], earlier: Mapping[str, type[A
             if params:
                 named.setdefault(params[0], []).append(str(id))
             else:
-                problems.append(f"{entry.place('from')}: {_why_not(str(id), earlier, f'{entry.kind} reads no such thing')}")
+                problems.append(f"{entry.place('from')}: {_why_not(entry, str(id), earlier, f'{entry.kind} reads no such thing')}")
         return named
     if not isinstance(source, dict):
         problems.append(f"{entry.place('from')}: a mapping such as {{reward: some_id}} is needed (got {shown(source)})")
@@ -82,7 +87,7 @@ def _checked(
     fitting = [id for id in ids if isinstance(id, str) and issubclass(earlier.get(id, object), need.type)]
     for id in ids:
         if id not in fitting:
-            problems.append(f"{entry.place('from', param)}: {_why_not(id, earlier, f'{param} is {_words(need)}')}")
+            problems.append(f"{entry.place('from', param)}: {_why_not(entry, id, earlier, f'{param} is {_words(need)}')}")
     if need.many:
         return tuple(dict.fromkeys(fitting))
     if len(ids) > 1:
@@ -90,9 +95,9 @@ def _checked(
     return fitting[-1] if fitting else None
 
 
-def _why_not(id: Any, earlier: Mapping[str, type[Artifact]], otherwise: str) -> str:
+def _why_not(entry: Entry, id: Any, earlier: Mapping[str, type[Artifact]], otherwise: str) -> str:
     if not isinstance(id, str) or id not in earlier:
-        return f"no stage before this one has the id {shown(id)}{hint(str(id), earlier)}"
+        return f"no stage before this one has the id {shown(id)}{hint(str(id), [*entry.aliases, *earlier])}"
     return f"{id!r} gives {earlier[id].__name__}, but {otherwise}"
 
 

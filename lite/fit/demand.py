@@ -22,12 +22,12 @@ from lite.contracts import (
     RewardSpec,
     ScoreSpec,
     SftSpec,
-    Spec,
     TuneSpec,
 )
 from lite.fit import sizes
 from lite.fit.shape import Shape
 from lite.plan import Node
+from lite.rounds import InstructSpec, SeedSpec
 
 MEAN_PROMPT = 150
 """Tokens of a dialogue of hh-rlhf, about; shorter where a stage or the recipe cuts."""
@@ -106,13 +106,26 @@ class Site:
 
     def prompts(self, node: Node) -> PromptsSpec:
         """The spec of the prompts that a stage reads, itself or through its pairs."""
-        found = self._source(node)
+        found: Node | None = node
         while found is not None and not isinstance(found.spec, PromptsSpec):
-            found = self._source(found)
+            if found is not node and isinstance(found.spec, InstructSpec):
+                return self.prompts(found).model_copy(update={"train": found.spec.prompts, "max_words": found.spec.max_words})
+            sources = [self.first(found, param) for param in ("prompts", "pairs", "candidates", "seed")]
+            found = next((source for source in sources if source is not None), None)
         return found.spec if found is not None and isinstance(found.spec, PromptsSpec) else PromptsSpec.model_validate({})
 
-    def _source(self, node: Node) -> Node | None:
-        return self.input(node, "prompts") or self.input(node, "pairs") or self.input(node, "candidates")
+    def first(self, node: Node, param: str) -> Node | None:
+        """The input of a name; of many the first."""
+        wire = node.inputs.get(param)
+        return self.nodes.get(wire[0]) if isinstance(wire, tuple) and wire else self.input(node, param)
+
+    def examples(self, node: Node) -> int:
+        """How many examples a stage is given to learn: instructions of a seed, reviews of its ranked responses."""
+        wire = node.inputs.get("examples")
+        specs = [self.nodes[id].spec for id in (wire if isinstance(wire, tuple) else ()) if id in self.nodes]
+        seeds = [node.spec for node in self.nodes.values() if isinstance(node.spec, SeedSpec)]
+        reviews = sum(spec.ranked * spec.responses for spec in seeds)
+        return sum(spec.ift if isinstance(spec, SeedSpec) else reviews for spec in specs)
 
     def longest(self, node: Node) -> int:
         """Tokens of the longest prompt, as far as a knob bounds it."""
@@ -281,7 +294,8 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
 def sft(spec: SftSpec, node: Node, site: Site) -> Demand:
     mean = min(spec.max_tokens, site.mean(node) + int(MEAN_RESPONSE * 300))
     longest = max(spec.micro_tokens, spec.max_tokens)
-    return _tuned(spec, node, site, site.prompts(node).train * mean, longest, sizes.head_logits(site.shape, site.wide), reference=0)
+    rows = site.examples(node) if spec.targets == "examples" else site.prompts(node).train
+    return _tuned(spec, node, site, rows * mean, longest, sizes.head_logits(site.shape, site.wide), reference=0)
 
 
 def dpo(spec: DpoSpec, node: Node, site: Site) -> Demand:
@@ -292,7 +306,7 @@ def dpo(spec: DpoSpec, node: Node, site: Site) -> Demand:
 
 def _tuned(spec: SftSpec | DpoSpec, node: Node, site: Site, tokens: int, longest: int, logits: int, *, reference: int) -> Demand:
     """One adapter is trained; what it is compared with is read once, before, under the same adapter."""
-    r = _rank(node, site)
+    r = rank(node, site)
     own = sizes.lora(site.shape, r)
     learnt = int(tokens * (1 - spec.held_out) * spec.epochs)
     work = (
@@ -303,18 +317,18 @@ def _tuned(spec: SftSpec | DpoSpec, node: Node, site: Site, tokens: int, longest
     return Demand((moment,), work, sizes.fp32(own))
 
 
-def _rank(node: Node, site: Site) -> int:
+def rank(node: Node, site: Site) -> int:
     """The rank of the adapter that a stage gives: its own, or that of the policy from which it goes on."""
     start = site.input(node, "policy")
     if start is not None:
-        return _rank(start, site)
+        return rank(start, site)
     return node.spec.lora.r if isinstance(node.spec, PpoSpec | TuneSpec) else 0
 
 
 def evaluate(spec: EvaluateSpec, node: Node, site: Site) -> Demand:
     wire = node.inputs.get("policies")
     policies = [p for p in (site.nodes.get(id) for id in (wire if isinstance(wire, tuple) else ())) if p is not None]
-    ranks = [_rank(policy, site) for policy in policies]
+    ranks = [rank(policy, site) for policy in policies]
     judge = site.input(node, "reward")
     ranks += [judge.spec.lora.r] if judge is not None and isinstance(judge.spec, RewardSpec) else []
     largest = [sizes.lora(site.shape, max(ranks)) + sizes.head(site.shape)] if ranks else []
@@ -360,8 +374,3 @@ DEMANDS: Mapping[str, Callable[[Any, Node, Site], Demand]] = {
     "dpo": dpo,
     "evaluate": evaluate,
 }
-
-
-def demand(node: Node, site: Site, spec: Spec | None = None) -> Demand:
-    """What a stage asks for, with its own spec or another one."""
-    return DEMANDS[node.kind](spec or node.spec, node, site)

@@ -118,7 +118,7 @@ def in_pieces_that_fit(score: Scorer) -> Scorer:
 
     @wraps(score)
     def within(bank: AdapterBank, rows: Sequence[Row], *, micro_tokens: int, **rest: Any) -> Any:
-        most = 3 * len(rows) * max((len(row) for row in rows), default=0)  # rows of three roles may lie side by side
+        most = len(rows) * max((len(row) for row in rows), default=0)
         return bank.budget.spend(SCORE, min(micro_tokens, most), lambda tokens: score(bank, rows, micro_tokens=tokens, **rest))
 
     return cast(Scorer, within)

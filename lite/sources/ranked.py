@@ -107,7 +107,7 @@ def read_question(row: Any, *, most: int) -> Question:
 def ranked(text: str, responses: Sequence[tuple[str, int]], *, most: int) -> Question:
     """At most so many of the responses, the best ones and the worst one, so that there is something to tell apart."""
     ordered = sorted(responses, key=lambda r: r[1])
-    kept = ordered if len(ordered) <= most else [*ordered[: most - 1], ordered[-1]]
+    kept = ordered[:most] if len(ordered) <= most or most == 1 else [*ordered[: most - 1], ordered[-1]]
     return Question(text, tuple(r for r, _ in kept), tuple(rank for _, rank in kept))
 
 

@@ -331,12 +331,12 @@ def test_mistakes_of_the_caller(bank, prompts):
 def test_pieces_keep_groups_together_and_hold_every_row_once():
     prompts = [(1,) * (1 + i % 7) for i in range(23)]
     groups = [i // 3 for i in range(23)]
-    pieces = module._pieces(prompts, groups, 8)
+    pieces = module._pieces(prompts, groups, 8, range(len(prompts)))
     assert sorted(i for piece in pieces for i in piece) == list(range(23))
     assert all(len({groups[i] for i in piece}) == 1 for piece in pieces) and len(pieces) == 8
     longest = [max(len(prompts[i]) for i in piece) for piece in pieces]
     assert longest == sorted(longest, reverse=True)
-    assert [len(piece) for piece in module._pieces(prompts, [0] * 23, 8)] == [8, 8, 7]
+    assert [len(piece) for piece in module._pieces(prompts, [0] * 23, 8, range(23))] == [8, 8, 7]
 
 
 # -- the batch stays full -------------------------------------------------------------------------------------------------------------
