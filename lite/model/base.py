@@ -56,7 +56,12 @@ def load_base(spec: BaseSpec) -> Base:
     source, is_folder = _place(spec.model)
     cached = None if is_folder else model_folder(spec.model, spec.revision)
     if not is_folder and not cached:
-        ask(spec.model, spec.revision, f"base.model: {spec.model!r} could not be loaded", "give a folder, a Hub id that is cached or reachable, or `tiny`")
+        ask(
+            spec.model,
+            spec.revision,
+            f"base.model: {spec.model!r} could not be loaded",
+            "give a folder, a Hub id that is cached or reachable, or `tiny`",
+        )
     place = str(cached or source)
     # A folder never asks the Hub anything; code that comes with a model is never run, nor asked about.
     where: dict[str, Any] = {"revision": spec.revision, "local_files_only": is_folder or bool(cached), "trust_remote_code": False}
