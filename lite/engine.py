@@ -4,6 +4,7 @@ Imports no torch by itself: stage functions, the bench and the base are fetched 
 is in :class:`Tools`, so that tests bring their own.
 """
 
+import errno
 import importlib
 import logging
 import os
@@ -20,12 +21,12 @@ from typing import Any, NamedTuple
 from lite import __version__, tasks
 from lite.artifacts import Artifact, Evaluation
 from lite.contracts import BaseSpec, base_of
-from lite.errors import ArtifactError, DivergedError, LiteError, StageError, Stopped
+from lite.errors import ArtifactError, DivergedError, LiteError, PreconditionError, StageError, Stopped
 from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
 from lite.runs import env, process, publish
 from lite.runs.checkpoints import Checkpoint, Checkpoints
-from lite.runs.journal import Journal, StageJournal, now
+from lite.runs.journal import Journal, StageJournal, clean, now
 from lite.runs.layout import StageFolder
 from lite.runs.progress import Counter, Screen, duration
 from lite.runs.read import Run, StageRecord, open_run, read_json
@@ -36,10 +37,14 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # its threads and our forks do not go together
     "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL's trainers report home otherwise
     "DO_NOT_TRACK": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
 QUIET_ENVIRONMENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """No bars but ours; theirs fill log files with carriage returns."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def prepare_environment(*, offline: bool) -> None:
@@ -223,10 +228,13 @@ def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, o
 
 
 def _end(journal: Journal, state: str, exit_code: int, error: str | None) -> Outcome:
-    if error:
-        journal.log(error)
-    journal.update(state=state, exit_code=exit_code, error=error, finished=now(), progress=None)
-    journal.event(f"run {state}", exit_code=exit_code)
+    try:
+        if error:
+            journal.log(error)
+        journal.update(state=state, exit_code=exit_code, error=clean(error) if error else None, finished=now(), progress=None)
+        journal.event(f"run {state}", exit_code=exit_code)
+    except OSError as e:  # a full disk takes no last words either; the run is then seen as interrupted
+        error = f"{error or f'the run is {state}'} (and its state could not be written: {e.strerror})"
     return Outcome(open_run(journal.run.path), state, exit_code, error)
 
 
@@ -315,15 +323,28 @@ def _run_stage(
             seconds = time.monotonic() - begun
             facts |= {"finished": now(), "seconds": round(seconds, 3), "files": publish.digests(scratch)}
             publish.write_json(folder.stage, facts)
-    except LiteError:
-        journal.log(traceback.format_exc())
+    except LiteError:  # its message is the story
         raise
     except Exception as e:
+        if full := _disk_is_full(e):
+            raise PreconditionError(
+                f"stage {node.id}: no space left ({full}); nothing that was finished is lost: free some space and go on with "
+                f"lite run --resume {journal.run.path}"
+            ) from e
         journal.log(traceback.format_exc())
         reason = f"{type(e).__name__}: {e}".splitlines()[0]
         raise StageError(f"stage {node.id} failed: {reason} (the whole story is in {journal.run.log})") from e
     shutil.rmtree(folder.ckpt, ignore_errors=True)
     return seconds
+
+
+def _disk_is_full(error: BaseException | None) -> str | None:
+    """What a full disk, a quota or a limit on file sizes said, if that is what an error comes from. safetensors tells it as text only."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL or any(os.strerror(number) in str(error) for number in FULL):
+            return str(error).splitlines()[0]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _newest_checkpoint(folder: StageFolder, reporter: Reporter) -> Checkpoint | None:

@@ -49,15 +49,18 @@ def _runs(runs: Path) -> list[dict[str, Any]]:
 
 
 def run_row(run: read.Run) -> dict[str, Any]:
-    done = run.facts.get("progress") or {}
     return {
         "run": run.name,
         "recipe": run.recipe,
         "state": run.state,
         "stage": f"{run.facts.get('number', 0)}/{run.facts.get('stages', 0)} {run.facts.get('stage') or ''}".strip(),
-        "progress": f"{done['done']}/{done['total']} {done['unit']}" if done else "",
         "started": run.facts.get("started"),
     }
+
+
+def progress_row(run: read.Run) -> dict[str, Any]:
+    done = run.facts.get("progress") or {}
+    return run_row(run) | {"progress": f"{done['done']}/{done['total']} {done['unit']}" if done else "", "pid": run.facts.get("pid")}
 
 
 def bytes_text(n: int) -> str:

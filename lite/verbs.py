@@ -26,7 +26,9 @@ def ps(
 ) -> None:
     """List the runs that are going on, waiting, or were cut off."""
     with told():
-        rows = [tables.run_row(run) for run in read.all_runs(runs) if every or run.state in ("running", "queued", "interrupted", "stopped")]
+        rows = [
+            tables.progress_row(run) for run in read.all_runs(runs) if every or run.state in ("running", "queued", "interrupted", "stopped")
+        ]
         print(dumps({"runs": rows}) if as_json else tables.listed("runs", rows))
 
 
@@ -40,7 +42,7 @@ def logs(
     with told():
         found = read.find(runs, run)
         place = tail(found.folder.log, lines)
-        while follow and (open_still := found.alive or place < _size(found.folder.log)):
+        while follow and (open_still := found.alive or place != _size(found.folder.log)):
             place = _print_from(found.folder.log, place)
             if open_still:
                 time.sleep(FOLLOW_SECONDS)
@@ -61,11 +63,11 @@ def tail(file: Path, lines: int) -> int:
 
 def _print_from(file: Path, place: int) -> int:
     with file.open("rb") as f:
-        f.seek(place)
-        part = f.read()
+        f.seek(place if place <= _size(file) else 0)  # the log was begun anew
+        part, end = f.read(), f.tell()
     sys.stdout.write(part.decode("utf-8", "replace"))
     sys.stdout.flush()
-    return place + len(part)
+    return end
 
 
 def _size(file: Path) -> int:

@@ -8,13 +8,15 @@ from lite.contracts import base_of
 from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.estimate import download, estimate, refuse
-from lite.fit.shape import hub_cache
+from lite.fit.shape import Shape, hub_cache, shape_of
 from lite.plan import Node
 from lite.recipe import Recipe
 
 MARGIN = 1.2
 """Free space asked for over the estimate."""
 ANY_CARD = 8.0
+CPU_WEIGHTS = 1e9
+"""A base with more is not begun on a processor unless the recipe asks for it."""
 
 
 def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
@@ -23,7 +25,20 @@ def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collec
     card = cards.this_card() if on_card else None
     if card is not None:
         refuse(recipe, nodes, card_gib=card, only=on_card)
+    elif not cards.any_gpu():
+        refuse_cpu(recipe, nodes, only=only)
     refuse_disk(recipe, nodes, runs=runs, only=only)
+
+
+def refuse_cpu(recipe: Recipe, nodes: Sequence[Node], *, only: Collection[str]) -> None:
+    """Refuse a base that a processor would take weeks for."""
+    for base in {base_of(n.spec, recipe.base) for n in nodes if n.id in only and n.contract.uses_base}:
+        shape = shape_of(base)
+        if base.device == "auto" and isinstance(shape, Shape) and shape.linear_weights > CPU_WEIGHTS:
+            raise PreconditionError(
+                f"no GPU here, and {base.model} has {shape.linear_weights / 1e9:.1f} billion weights: take a machine with one "
+                "(`lite doctor` says what it sees), base.model=tiny, or base.device=cpu to wait for it all the same"
+            )
 
 
 def refuse_disk(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:

@@ -19,6 +19,7 @@ from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
 from lite.model import allocator, copies, unsloth
 from lite.model.quiet import no_loading_bar
+from lite.sources.reach import ask, model_folder
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +59,27 @@ def load_base(spec: BaseSpec) -> Base:
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     source, is_folder = _place(spec.model)
+    cached = None if is_folder else model_folder(spec.model, spec.revision)
+    if not is_folder and not cached:
+        ask(
+            spec.model,
+            spec.revision,
+            f"base.model: {spec.model!r} could not be loaded",
+            "give a folder, a Hub id that is cached or reachable, or `tiny`",
+        )
+    place = str(cached or source)
     # A folder never asks the Hub anything; code that comes with a model is never run, nor asked about.
-    where: dict[str, Any] = {"revision": spec.revision, "local_files_only": is_folder, "trust_remote_code": False}
+    where: dict[str, Any] = {"revision": spec.revision, "local_files_only": is_folder or bool(cached), "trust_remote_code": False}
     stop_cpu_repacking()
     try:
         with no_loading_bar(), allocator.returning():
-            tokenizer = AutoTokenizer.from_pretrained(source, **where)
+            tokenizer = AutoTokenizer.from_pretrained(place, **where)
             if fast:
-                model = unsloth.read(spec, source, device, dtype, where)
+                model = unsloth.read(spec, place, device, dtype, where)
             elif spec.quantize == "nf4":
-                model = _four_bit(spec, source, device, dtype, where)
+                model = _four_bit(spec, place, device, dtype, where)
             else:
-                model = _read(source, device, dtype, **where)
+                model = _read(place, device, dtype, **where)
     except PreconditionError:
         raise
     except (OSError, ValueError, SafetensorError) as e:
@@ -99,8 +109,10 @@ def _four_bit(spec: BaseSpec, source: str, device: torch.device, dtype: torch.dt
     """From the copy on disk where one is wanted and there, else from the original, which then leaves a copy. Both are equal to the bit."""
     copy = None
     if spec.cache_4bit:
-        commit = getattr(AutoConfig.from_pretrained(source, **where), "_commit_hash", None)  # of a Hub id; a folder has none
-        copy = copies.place(source, commit, dtype=dtype, device=device)
+        inside = Path(source)  # of a Hub id that is cached: the folder of its commit
+        config = AutoConfig.from_pretrained(source, **where)
+        commit = inside.name if inside.parent.name == "snapshots" else getattr(config, "_commit_hash", None)  # another folder has none
+        copy = copies.place(spec.model if commit else source, commit, dtype=dtype, device=device)
     if copy and copies.sound(copy):
         try:
             model = _read(str(copy), device, dtype, local_files_only=True, trust_remote_code=False)

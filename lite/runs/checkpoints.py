@@ -82,6 +82,9 @@ class Checkpoints:
             yield scratch
             seal(scratch, step=step, of=of, figures=figures)
         self._written_at = time.monotonic()
+        self.drop_old()
+
+    def drop_old(self) -> None:
         for old in self._newest_first()[self.KEPT :]:
             shutil.rmtree(old, ignore_errors=True)
 

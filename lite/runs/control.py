@@ -79,7 +79,9 @@ def waste(runs: Path, found: Sequence[Run], *, checkpoints: bool) -> Iterator[Wa
     for run in found:
         if run.alive:
             continue
-        for scratch in sorted([*run.folder.path.glob("stages/*/*.tmp"), *run.folder.path.glob("stages/*/ckpt/*.tmp")]):
+        for scratch in sorted(
+            [*run.folder.path.glob(".*.tmp"), *run.folder.path.glob("stages/*/*.tmp"), *run.folder.path.glob("stages/*/ckpt/*.tmp")]
+        ):
             yield Waste(scratch, "half-written by a process that is no more")
         for stage in run.stages():
             if stage.folder.ckpt.is_dir() and (stage.done or checkpoints):

@@ -77,6 +77,8 @@ class Journal:
     """The one writer of a run's run.json, events and log."""
 
     PROGRESS_SECONDS = 2.0
+    LOG_BYTES = 2 * 2**20
+    """A longer log becomes the older one, in place of the one before: a library that warns at every step fills no disk."""
 
     def __init__(self, run: RunFolder, facts: dict[str, Any] | None = None):
         self.run, self.facts = run, dict(facts or {})
@@ -109,6 +111,8 @@ class Journal:
         append_line(self.run.events, publish.dumps({"at": now(), "event": event, **values}))
 
     def log(self, text: str) -> None:
+        if self.run.log.is_file() and self.run.log.stat().st_size > self.LOG_BYTES:
+            os.replace(self.run.log, self.run.older_log)
         append_line(self.run.log, "\n".join(f"{now()} {line}" for line in clean(text).splitlines()) or now())
 
     @contextmanager

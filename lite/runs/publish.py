@@ -65,6 +65,9 @@ def folder(out: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True)
     try:
         yield scratch
+        readable = scratch.stat().st_mode & 0o666  # as the user's mask has it; safetensors writes files that only their owner reads
+        for file in _files(scratch):
+            file.chmod(readable)
         flush_files(scratch)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(scratch, out)

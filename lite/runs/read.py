@@ -9,7 +9,7 @@ from typing import Any
 from lite.errors import RecipeError
 from lite.runs import process
 from lite.runs.journal import try_lock
-from lite.runs.layout import RunFolder, StageFolder
+from lite.runs.layout import RunFolder, StageFolder, begun
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,10 @@ def open_run(path: Path) -> Run:
 
 def all_runs(runs: Path) -> list[Run]:
     """The runs of a folder, oldest first."""
-    if not runs.is_dir():
-        return []
-    return [open_run(path) for path in sorted(runs.iterdir()) if (path / "run.json").is_file()]
+    if runs.exists() and not runs.is_dir():
+        raise RecipeError("--runs", [f"{runs} is a file; name the folder of the runs"])
+    found = sorted(runs.iterdir(), key=lambda path: begun(path.name)) if runs.is_dir() else ()
+    return [open_run(path) for path in found if (path / "run.json").is_file()]
 
 
 def latest(runs: Path, recipe: str | None = None) -> Run | None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lite.errors import PreconditionError, RecipeError
 from lite.sources.files import Row
+from lite.sources.reach import snapshot
 from lite.tasks import Task
 
 REPO = "Anthropic/hh-rlhf"
@@ -54,6 +55,9 @@ def fetch(repo: str, pattern: str, revision: str | None, what: str, *, copy: str
     disable_progress_bars()
     offline = huggingface_hub.is_offline_mode()
     try:
+        here = snapshot(repo, revision)
+        if here and any(here.glob(pattern)):
+            return here  # what is cached is taken without asking whether it changed
         return Path(
             huggingface_hub.snapshot_download(
                 repo, repo_type="dataset", revision=revision, allow_patterns=pattern, local_files_only=offline

@@ -92,7 +92,9 @@ def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, out: Path, bench: Be
         "last": figures,
     }
     write_json(out / "report.json", report)
-    bench.log(f"policy of step {chosen}: reward {figures['reward']:.2f}, KL {figures['kl']:.2f} nats per response")
+    picked = f"dev reward {best.rewards[chosen]:.2f}, the best of {len(best.rewards)} kept" if best.rewards else "the last"
+    last = f"reward {figures['reward']:.2f}, KL {figures['kl']:.2f} nats per response"
+    bench.log(f"policy of step {chosen} ({picked}); step {spec.steps} had {last}")
     return Policy(out)
 
 
