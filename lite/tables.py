@@ -179,6 +179,11 @@ def recipe_schema() -> dict[str, Any]:
             "base": BaseSpec.model_json_schema(),
             "seed": {"type": "integer", "minimum": 0},
             "task": {"type": "string", "description": f"one of {', '.join(tasks.names())}, or a YAML file"},
+            "sweep": {
+                "type": "object",
+                "description": "one run per combination of the values of these places",
+                "additionalProperties": {"type": "array"},
+            },
             "stages": {"type": "array", "minItems": 1, "items": {"anyOf": [{"enum": list(CONTRACTS)}, *kinds]}},
         },
         "$defs": shared,

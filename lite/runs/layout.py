@@ -99,6 +99,11 @@ class RunFolder:
         return [StageFolder(path) for path in sorted((self.path / "stages").glob("*")) if path.is_dir()]
 
 
+def table_file(runs: Path, recipe: str, ending: str) -> Path:
+    """The table over all runs of a recipe: beside the runs, since it belongs to none of them."""
+    return runs / f"{recipe}-table.{ending}"
+
+
 def new_run_name(label: str, now: datetime | None = None) -> str:
     """``<UTC>-<label>-<6 hex>``: sorts by time and never repeats."""
     stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
