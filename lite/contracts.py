@@ -9,39 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lite.artifacts import Artifact, Candidates, Evaluation, Pairs, Policy, Prompts, Reward
-
-NO_EFFECT: dict[str, Any] = {"no_effect": True}
-
-
-class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def with_preset(presets: Mapping[str, Mapping[str, Any]], usual: str, given: Any) -> Any:
-    """The knobs with their preset's below them: what the recipe gives wins. An unknown preset is left for the field to report."""
-    if not isinstance(given, dict):
-        return given
-    preset = given.get("preset", usual)
-    return {**presets.get(preset, {}), **given} if isinstance(preset, str) else given
-
-
-class BaseSpec(Spec):
-    """The one base that every role of a run shares."""
-
-    model: str = Field(default="tiny", description="a Hub id, a folder, or `tiny` (the embedded base)")
-    revision: str | None = Field(default=None, description="branch, tag or commit of a Hub id")
-    quantize: Literal["nf4", "none"] = Field(default="nf4", description="nf4: 4 bits, block 64, double quantisation; none: 16 or 32 bits")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(default="auto", description="compute type; auto: by device")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
-
-
-class LoraSpec(Spec):
-    r: int = Field(default=16, ge=1, description="rank")
-    alpha: int = Field(default=32, ge=1, description="scale numerator: the update is multiplied by alpha / r")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter input while training")
+from lite.artifacts import Artifact, Candidates, Evaluation, Examples, Pairs, Policy, Prompts, Reward
+from lite.judge_knobs import PairwiseJudge, ScoreSpec
+from lite.spec import NO_EFFECT, LoraSpec, Spec
+from lite.spec import BaseSpec as BaseSpec  # others take it from here
 
 
 class PromptsSpec(Spec):
@@ -94,33 +67,30 @@ class RespondSpec(Spec):
     batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
 
 
-SCORE_PRESETS: Mapping[str, dict[str, Any]] = {
-    # RLAIF as Yang et al. 2023 run it: one order, no examples, the odds as they are.
-    "paper": {},
-    # Both orders against position bias, examples, and odds kept from certainty (Bai et al. 2022, section 4.1).
-    "improved": {"order": "both", "shots": 2, "clamp": 0.4},
-}
-
-
-class ScoreSpec(Spec):
-    preset: Literal["paper", "improved"] = Field(default="paper", description="defaults of order, shots and clamp")
-    what: Literal["candidates", "pairs"] = Field(
-        default="candidates",
-        description="candidates: two answers to a plain prompt, under a principle at random (RLAIF); "
-        "pairs: named pairs scored again, under the principle of their own index (Rescore)",
+class PreferencesSpec(Spec):
+    source: str = Field(
+        default="micro",
+        description="`micro` (the embedded world's oracle), `hh-rlhf` (people, from the Hub), a .jsonl or .csv file of labelled pairs, "
+        "or a folder with a train file",
     )
-    by: Literal["base", "length"] = Field(default="base", description="length: a control that prefers the response with more words")
-    order: Literal["one", "both"] = Field(default="one", description="one: drawn per pair; both: the mean of the two orders")
-    shots: int = Field(default=0, ge=0, description="answered examples of the task before the question")
-    clamp: float = Field(default=0.0, ge=0, lt=0.5, description="labels are kept within [clamp, 1 - clamp]")
-    probe: int = Field(default=200, ge=0, description="pairs asked in the other order too, for the report alone")
-    max_tokens: int = Field(default=2048, ge=16, description="a longer question is not asked: its pair is dropped, and counted")
-    micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
+    subset: Literal["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"] | None = Field(
+        default=None, description="part of hh-rlhf; none: harmless-base or helpful-base, whichever the task is"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit of hh-rlhf")
+    pairs: int = Field(default=600, ge=2, description="pairs wanted; of the embedded world: train prompts asked, ties are dropped")
+    max_words: int | None = Field(default=None, ge=1, description="pairs with a longer prompt are left out, and counted")
 
-    @model_validator(mode="before")
-    @classmethod
-    def fill_from_preset(cls, given: Any) -> Any:
-        return with_preset(SCORE_PRESETS, "paper", given)
+    @model_validator(mode="after")
+    def knobs_fit_the_source(self) -> "PreferencesSpec":
+        if self.source != "hh-rlhf" and (self.subset or self.revision):
+            raise ValueError(f"subset and revision belong to the source hh-rlhf, not to {self.source}")
+        if self.source == "micro" and self.max_words:
+            raise ValueError("max_words does not act on the embedded world (source: micro)")
+        return self
+
+
+class MixSpec(Spec):
+    share: float = Field(default=0.2, gt=0, lt=1, description="share of the result that the pairs named by `from: {human: ID}` make up")
 
 
 class RewardSpec(Spec):
@@ -139,6 +109,73 @@ class RewardSpec(Spec):
     center: float = Field(default=0.0, ge=0, description="weight of (chosen + rejected)^2 in the loss: keeps rewards near 0")
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+
+
+class TuneSpec(Spec):
+    """What SFT and DPO have in common."""
+
+    lora: LoraSpec = Field(default=LoraSpec(), description="of a fresh adapter; one that is trained on keeps its r and alpha")
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of the steps with a rising learning rate; cosine decay after")
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(
+        default=512, ge=8, description="prompt + response; the prompt's beginning is cut, a longer response is left out and counted"
+    )
+    held_out: float = Field(default=0.05, ge=0, lt=0.5, description="share that is not trained on but measured")
+    eval_every: int = Field(default=0, ge=0, description="steps between two measurements of what is held out; 0: once, at the end")
+    keep: Literal["last", "best"] = Field(default="last", description="best: the adapter with the lowest held-out loss of those measured")
+    micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
+    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
+
+    @model_validator(mode="after")
+    def best_of_something(self) -> "TuneSpec":
+        if self.keep == "best" and not (self.held_out and self.eval_every):
+            raise ValueError("keep: best compares adapters on what is held out: give eval_every, and held_out above 0")
+        return self
+
+
+class SftSpec(TuneSpec):
+    targets: Literal["chosen", "examples"] = Field(
+        default="chosen", description="chosen: the preferred responses of pairs, after the plain prompt (context distillation); or examples"
+    )
+    epochs: int = Field(default=3, ge=1)
+    lr: float = Field(default=2e-4, gt=0)
+    batch_examples: int = Field(default=16, ge=1, description="examples per optimiser step")
+
+
+DpoLoss = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
+    "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm",
+]  # fmt: skip
+"""TRL's preference losses, by its names; its `sft` is the knob `nll` here. A test holds the list together with TRL's."""
+SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
+"""Those that read label_smoothing."""
+
+
+class DpoSpec(TuneSpec):
+    beta: float = Field(default=0.1, gt=0, description="strength of the pull to the reference")
+    loss: DpoLoss = Field(default="sigmoid", description="TRL's name of the preference loss; sigmoid is DPO (Rafailov et al. 2023)")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description=f"probability that a label is wrong; {', '.join(SMOOTHED)} only")
+    nll: float = Field(
+        default=0.0, ge=0, description="weight of the chosen response's negative log-likelihood per token (Pang et al. 2024)"
+    )
+    ld_alpha: float | None = Field(
+        default=None, ge=0, le=1, description="weight of the tokens by which one response is longer than the other (LD-DPO); none: 1"
+    )
+    min_gap: float = Field(
+        default=0.0, ge=0, lt=0.5, description="pairs whose label is no further than this from 1/2 are left out, and counted"
+    )
+    epochs: int = Field(default=1, ge=1)
+    lr: float = Field(default=5e-5, gt=0)
+    batch_pairs: int = Field(default=16, ge=1, description="pairs per optimiser step")
+
+    @model_validator(mode="after")
+    def smoothing_fits_the_loss(self) -> "DpoSpec":
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(f"label_smoothing does not act on the loss {self.loss}, only on {', '.join(SMOOTHED)}")
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs a label_smoothing above 0, such as 1e-3")
+        return self
 
 
 PPO_PRESETS: Mapping[str, dict[str, Any]] = {
@@ -198,7 +235,11 @@ class PpoSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def fill_from_preset(cls, given: Any) -> Any:
-        return with_preset(PPO_PRESETS, "rlcd", given)
+        """Keys that the recipe gives win over the preset's; an unknown preset is left for the field to report."""
+        if not isinstance(given, dict):
+            return given
+        preset = given.get("preset", "rlcd")
+        return {**PPO_PRESETS.get(preset, {}), **given} if isinstance(preset, str) else given
 
     @model_validator(mode="after")
     def minibatch_fits(self) -> "PpoSpec":
@@ -211,51 +252,6 @@ class PpoSpec(Spec):
         return self.epochs * -(-self.rollouts // self.minibatch)
 
 
-class EndpointSpec(Spec):
-    """A chat model behind an OpenAI-compatible address. The key stays in the environment."""
-
-    base_url: str = Field(description="up to the part before /chat/completions, e.g. http://127.0.0.1:8000/v1")
-    model: str = Field(description="the model's name on that server")
-    key_env: str | None = Field(default=None, description="the environment variable that holds the key", json_schema_extra=NO_EFFECT)
-    temperature: float | None = Field(default=0.0, ge=0, description="none: not sent, for models that take no temperature")
-    max_tokens: int = Field(default=1024, ge=1, description="new tokens per answer")
-    limit_name: Literal["max_tokens", "max_completion_tokens"] = Field(default="max_tokens", description="what the server calls it")
-    timeout: float = Field(default=120.0, gt=0, description="seconds until a question is asked again", json_schema_extra=NO_EFFECT)
-    attempts: int = Field(default=6, ge=1, description="requests per question", json_schema_extra=NO_EFFECT)
-    concurrency: int = Field(default=4, ge=1, description="questions under way at once", json_schema_extra=NO_EFFECT)
-    price_prompt: float | None = Field(default=None, ge=0, description="per million tokens", json_schema_extra=NO_EFFECT)
-    price_completion: float | None = Field(default=None, ge=0, description="per million tokens", json_schema_extra=NO_EFFECT)
-    cache: str | None = Field(
-        default=None, description="a file of answers to share between runs; none: one of the stage's own", json_schema_extra=NO_EFFECT
-    )
-
-
-class JudgeSpec(Spec):
-    kind: Literal["base", "reward", "length", "oracle", "endpoint"] = Field(
-        description="base: the untouched base by the odds of A and B; reward: the last reward model; length: a control that prefers "
-        "more words; oracle: the embedded world's; endpoint: a chat model"
-    )
-    forms: tuple[str, ...] = Field(default=(), description="questions that base and endpoint are asked; none: those that fit the task")
-    order: Literal["drawn", "both"] = Field(
-        default="drawn", description="drawn: one order by chance (Yang et al. 2023); both: a judge that contradicts itself says tie"
-    )
-    versus: tuple[str, ...] = Field(default=("base",), min_length=1, description="the models that every other one is compared with")
-    prompts: int | None = Field(default=None, ge=1, description="test prompts that are compared; none: all")
-    readable: float = Field(default=0.5, ge=0, le=1, description="share of the verdicts that must be readable")
-    endpoint: EndpointSpec | None = Field(default=None, description="where the endpoint is")
-
-    @model_validator(mode="before")
-    @classmethod
-    def a_kind_alone(cls, given: Any) -> Any:
-        return {"kind": given} if isinstance(given, str) else given
-
-    @model_validator(mode="after")
-    def endpoint_where_one_is_asked(self) -> "JudgeSpec":
-        if (self.kind == "endpoint") != (self.endpoint is not None):
-            raise ValueError("`kind: endpoint` and `endpoint: {base_url: ..., model: ...}` go together")
-        return self
-
-
 class EvaluateSpec(Spec):
     against: tuple[str, ...] = Field(
         default=("base",), description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy"
@@ -265,7 +261,7 @@ class EvaluateSpec(Spec):
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_new_tokens: int = Field(default=300, ge=1)
-    judges: tuple[JudgeSpec, ...] = Field(
+    judges: tuple[PairwiseJudge, ...] = Field(
         default=(), description="who compares replies head to head: base, reward, length, oracle, or {kind: endpoint, endpoint: ...}"
     )
     side_by_side: int = Field(default=8, ge=0, description="prompts whose replies the report shows")
@@ -331,9 +327,47 @@ CONTRACTS: Mapping[str, Contract] = {
             about="soft labels: the base chooses between two responses by the odds of A and B (RLAIF, and Rescore of named pairs)",
             templates=("choice",),
         ),
+        Contract(
+            "preferences",
+            PreferencesSpec,
+            Pairs,
+            1,
+            {"prompts": Need(Prompts)},
+            uses_base=False,
+            about="pairs that people labelled; in the embedded world the oracle",
+        ),
+        Contract(
+            "mix",
+            MixSpec,
+            Pairs,
+            1,
+            {"pairs": Need(Pairs), "human": Need(Pairs, optional=True, named=True)},
+            uses_base=False,
+            about="a share of labelled pairs in place of as many others",
+        ),
         Contract("reward", RewardSpec, Reward, 1, {"pairs": Need(Pairs)}, about="a reward adapter and scalar head from preference pairs"),
         Contract(
             "ppo", PpoSpec, Policy, 1, {"prompts": Need(Prompts), "reward": Need(Reward)}, about="PPO of the base against the reward model"
+        ),
+        Contract(
+            "sft",
+            SftSpec,
+            Policy,
+            1,
+            {
+                "pairs": Need(Pairs, optional=True),
+                "examples": Need(Examples, many=True),
+                "policy": Need(Policy, optional=True, named=True),
+            },
+            about="supervised training on responses: of the base, or of the policy that is named",
+        ),
+        Contract(
+            "dpo",
+            DpoSpec,
+            Policy,
+            1,
+            {"pairs": Need(Pairs), "policy": Need(Policy, optional=True, named=True)},
+            about="DPO on preference pairs: start and reference are the base, or the policy that is named",
         ),
         Contract(
             "evaluate",

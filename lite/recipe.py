@@ -252,6 +252,9 @@ def _problem(model: type[Spec], error: Any, place: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"{where}: no such key{hint(error['loc'][-1], _owner(model, error['loc'][:-1]))}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        near = hint(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))
+        return f"{where}: {message} (got {shown(error['input'])}){near if near.startswith(';') else ''}"  # the choices stand there already
     return f"{where}: {message} (got {shown(error['input'])})" if error["loc"] else f"{where}: {message}"
 
 

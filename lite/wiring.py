@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from lite.artifacts import Artifact, Policy
-from lite.contracts import CONTRACTS, EvaluateSpec, Need, ScoreSpec, Spec
+from lite.contracts import CONTRACTS, EvaluateSpec, MixSpec, Need, ScoreSpec, SftSpec, Spec
 from lite.yamltext import hint, shown
 
 Wire = str | tuple[str, ...] | None
@@ -37,6 +37,9 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
                     problems.append(f"{entry.place()}: reads {_words(need)} ({param}), and no stage before it gives one{_giver(need)}")
             _against(entry, inputs, problems)
             _scored(entry, inputs, problems)
+            if all_known:
+                _targets(entry, inputs, problems)
+                _mixed(entry, inputs, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
     return found
@@ -109,6 +112,28 @@ def _scored(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> No
             "put `- respond` before it" if entry.spec.what == "candidates" else "name the stage that gives them: `from: {pairs: contrast}`"
         )
         problems.append(f"{entry.place()}: scores {entry.spec.what}, and reads none; {how}")
+
+
+def _targets(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """What supervised training learns must be there."""
+    if isinstance(entry.spec, SftSpec):
+        param = "pairs" if entry.spec.targets == "chosen" else "examples"
+        if not inputs.get(param):
+            need = CONTRACTS[entry.kind].reads[param]
+            problems.append(
+                f"{entry.place('targets')}: {entry.spec.targets} needs {_words(need)}, and no stage before it gives any{_giver(need)}"
+            )
+
+
+def _mixed(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """What is mixed are two sets of pairs, and the recipe says which of them is the labelled one."""
+    if isinstance(entry.spec, MixSpec):
+        if inputs.get("human") is None:
+            problems.append(f"{entry.place('from')}: name the stage whose pairs are mixed in, `from: {{human: ID}}`")
+        elif inputs["human"] == inputs.get("pairs"):
+            problems.append(
+                f"{entry.place('from')}: {inputs['human']} would be mixed with itself; name both, `from: {{pairs: ID, human: ID}}`"
+            )
 
 
 def _words(need: Need) -> str:

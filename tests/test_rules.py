@@ -27,6 +27,8 @@ RANKS: list[tuple[str, ...]] = [
     ("lite", "lite.errors", "lite.chance"),
     ("lite.text", "lite.tasks", "lite.templates", "lite.yamltext", "lite.micro"),
     ("lite.records", "lite.artifacts"),
+    ("lite.spec",),
+    ("lite.judge_knobs",),
     (
         "lite.contracts",
         "lite.recipe",
@@ -46,7 +48,7 @@ RANKS: list[tuple[str, ...]] = [
 ]
 HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
-TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.contracts", "lite.recipe", "lite.plan",
+TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.spec", "lite.judge_knobs", "lite.contracts", "lite.recipe", "lite.plan",
               "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
               "lite.micro.world", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources")  # fmt: skip
 

@@ -8,7 +8,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lite.contracts import BaseSpec, ContrastSpec, EvaluateSpec, LoraSpec, PpoSpec, PromptsSpec, RespondSpec, RewardSpec, ScoreSpec, Spec
+from lite.contracts import (
+    BaseSpec,
+    ContrastSpec,
+    DpoSpec,
+    EvaluateSpec,
+    LoraSpec,
+    MixSpec,
+    PpoSpec,
+    PreferencesSpec,
+    PromptsSpec,
+    RespondSpec,
+    RewardSpec,
+    ScoreSpec,
+    SftSpec,
+    Spec,
+    TuneSpec,
+)
 from lite.fit import sizes
 from lite.fit.shape import Shape
 from lite.plan import Node
@@ -137,20 +153,33 @@ class Site:
         return Moment("score", {**resident, "activations": activations, "logits": sizes.head_logits(shape, wide) if logits else 0}, knobs)
 
     def updating(
-        self, resident: Parts, tokens: int, trained: list[list[int]], spec: RewardSpec | PpoSpec, *, r: int, logits: bool
+        self, resident: Parts, tokens: int, trained: list[list[int]], spec: RewardSpec | PpoSpec | TuneSpec, *, r: int, logits: int
     ) -> Moment:
         shape, wide = self.shape, self.wide
         activations = sizes.training(shape, tokens, r, wide, checkpointing=spec.checkpointing, dropout=spec.lora.dropout > 0)
         parts = {
             "gradients": sum(map(sizes.fp32, trained)),
             "activations": activations + sizes.dequantised(shape, self.base),
-            "logits": sizes.head_logits(shape, wide) if logits else 0,
+            "logits": logits,
         }
         return Moment("update", {**resident, **parts}, ("micro_tokens", "checkpointing"))
 
 
 def prompts(spec: PromptsSpec, node: Node, site: Site) -> Demand:
     return Demand(disk=(spec.train + spec.dev + spec.test) * MEAN_PROMPT * BYTES_PER_TOKEN)
+
+
+def preferences(spec: PreferencesSpec, node: Node, site: Site) -> Demand:
+    return Demand(disk=spec.pairs * _pair_text(site.mean(node), 300))
+
+
+def mix(spec: MixSpec, node: Node, site: Site) -> Demand:
+    return Demand(disk=site.prompts(node).train * _pair_text(site.mean(node), 300))
+
+
+def _pair_text(prompt: int, new: int) -> int:
+    """Bytes of a pair on disk: the prompt stands there three times, as it is and as each side was asked."""
+    return (3 * prompt + 2 * int(MEAN_RESPONSE * new)) * BYTES_PER_TOKEN
 
 
 def contrast(spec: ContrastSpec, node: Node, site: Site) -> Demand:
@@ -166,8 +195,7 @@ def contrast(spec: ContrastSpec, node: Node, site: Site) -> Demand:
         knob="batch_rows",
     )
     work = Decode(int(2 * pairs * draws), spec.batch_rows, mean, spec.max_new_tokens, adapter=False)
-    text = 3 * mean + 2 * int(MEAN_RESPONSE * spec.max_new_tokens)
-    return Demand(tuple(moments), (work,), pairs * text * BYTES_PER_TOKEN)
+    return Demand(tuple(moments), (work,), pairs * _pair_text(mean, spec.max_new_tokens))
 
 
 def respond(spec: RespondSpec, node: Node, site: Site) -> Demand:
@@ -208,7 +236,7 @@ def reward(spec: RewardSpec, node: Node, site: Site) -> Demand:
         Pass(tokens - learnt // spec.epochs, spec.micro_tokens, 2, 1),
     )
     moments = (
-        site.updating(resident, max(spec.micro_tokens, 2 * spec.max_tokens), [own], spec, r=spec.lora.r, logits=False),
+        site.updating(resident, max(spec.micro_tokens, 2 * spec.max_tokens), [own], spec, r=spec.lora.r, logits=0),
         site.scoring(resident, max(spec.micro_tokens, spec.max_tokens), logits=False, knobs=("micro_tokens",)),
     )
     return Demand(moments, passes, sizes.fp32(own))
@@ -227,7 +255,9 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
             resident, spec.rollout_rows, spec.max_prompt_tokens, spec.max_new_tokens, adapter=True, nucleus=False, knob="rollout_rows"
         ),
         site.scoring(resident, max(spec.micro_tokens, roles * longest), logits=True, knobs=("micro_tokens",)),
-        site.updating(resident, max(spec.micro_tokens, longest), trained, spec, r=max(r, spec.lora.r), logits=True),
+        site.updating(
+            resident, max(spec.micro_tokens, longest), trained, spec, r=max(r, spec.lora.r), logits=sizes.head_logits(site.shape, site.wide)
+        ),
     )
     prompt, response = min(site.mean(node), spec.max_prompt_tokens), int(MEAN_RESPONSE * spec.max_new_tokens)
     tokens = spec.rollouts * (prompt + response)
@@ -246,10 +276,43 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
     return Demand(moments, work, (kept + 2) * sizes.fp32(policy))  # kept while it runs, the last good one, and the result
 
 
+def sft(spec: SftSpec, node: Node, site: Site) -> Demand:
+    mean = min(spec.max_tokens, site.mean(node) + int(MEAN_RESPONSE * 300))
+    longest = max(spec.micro_tokens, spec.max_tokens)
+    return _tuned(spec, node, site, site.prompts(node).train * mean, longest, sizes.head_logits(site.shape, site.wide), reference=0)
+
+
+def dpo(spec: DpoSpec, node: Node, site: Site) -> Demand:
+    tokens = 2 * site.prompts(node).train * min(spec.max_tokens, site.mean(node) + int(MEAN_RESPONSE * 300))
+    longest = max(spec.micro_tokens, 2 * spec.max_tokens)
+    return _tuned(spec, node, site, tokens, longest, sizes.all_logits(site.shape, longest, site.wide), reference=tokens)
+
+
+def _tuned(spec: SftSpec | DpoSpec, node: Node, site: Site, tokens: int, longest: int, logits: int, *, reference: int) -> Demand:
+    """One adapter is trained; what it is compared with is read once, before, under the same adapter."""
+    r = _rank(node, site)
+    own = sizes.lora(site.shape, r)
+    learnt = int(tokens * (1 - spec.held_out) * spec.epochs)
+    work = (
+        Pass(learnt, spec.micro_tokens, *_both_ways(spec.checkpointing)),
+        Pass(reference + tokens - learnt // spec.epochs, spec.micro_tokens, 2, 1),
+    )
+    moment = site.updating(site.resident([own], [own]), longest, [own], spec, r=r, logits=logits)
+    return Demand((moment,), work, sizes.fp32(own))
+
+
+def _rank(node: Node, site: Site) -> int:
+    """The rank of the adapter that a stage gives: its own, or that of the policy from which it goes on."""
+    start = site.input(node, "policy")
+    if start is not None:
+        return _rank(start, site)
+    return node.spec.lora.r if isinstance(node.spec, PpoSpec | TuneSpec) else 0
+
+
 def evaluate(spec: EvaluateSpec, node: Node, site: Site) -> Demand:
     wire = node.inputs.get("policies")
     policies = [p for p in (site.nodes.get(id) for id in (wire if isinstance(wire, tuple) else ())) if p is not None]
-    ranks = [p.spec.lora.r for p in policies if isinstance(p.spec, PpoSpec)]
+    ranks = [_rank(policy, site) for policy in policies]
     judge = site.input(node, "reward")
     ranks += [judge.spec.lora.r] if judge is not None and isinstance(judge.spec, RewardSpec) else []
     largest = [sizes.lora(site.shape, max(ranks)) + sizes.head(site.shape)] if ranks else []
@@ -279,11 +342,15 @@ def _both_ways(checkpointing: bool) -> tuple[int, int]:
 
 DEMANDS: Mapping[str, Callable[[Any, Node, Site], Demand]] = {
     "prompts": prompts,
+    "preferences": preferences,
+    "mix": mix,
     "contrast": contrast,
     "respond": respond,
     "score": score,
     "reward": reward,
     "ppo": ppo,
+    "sft": sft,
+    "dpo": dpo,
     "evaluate": evaluate,
 }
 

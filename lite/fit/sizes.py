@@ -124,6 +124,12 @@ def head_logits(shape: Shape, wide: int) -> int:
     return HEAD_CHUNK * shape.vocab * (8 + wide)
 
 
+def all_logits(shape: Shape, tokens: int, wide: int) -> int:
+    """TRL's DPO loss makes the logits of every token, and keeps them: in fp32, with three fp32 tables of gradients and one in the
+    compute type on the way back. Counted in its source (1.12), not measured on a card."""
+    return tokens * shape.vocab * (16 + wide)
+
+
 def drawing(shape: Shape, rows: int, *, nucleus: bool) -> int:
     """Choosing one token per row: logits and probabilities in fp32, two tables in fp64; a nucleus sorts besides."""
     return rows * shape.vocab * (40 if nucleus else 24)

@@ -8,12 +8,12 @@ backward pass recomputes with the adapter that is active *then*, so a backward p
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -27,6 +27,9 @@ from lite.contracts import LoraSpec
 from lite.errors import ArtifactError, PreconditionError
 from lite.model.base import Base
 from lite.model.heads import ScalarHead
+from lite.model.lending import Loan
+
+Borrower = TypeVar("Borrower")
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of the Llama, Mistral, Qwen and OLMo families, by suffix: short in the saved configuration, and portable."""
@@ -70,9 +73,11 @@ class AdapterBank:
         config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(TARGETS), task_type="CAUSAL_LM")
         self._attach(name, config, seed=seed, trainable=trainable)
 
-    def load(self, name: str, folder: Path, *, trainable: bool = False) -> None:
-        """An adapter from a plain PEFT folder."""
+    def load(self, name: str, folder: Path, *, trainable: bool = False, dropout: float | None = None) -> None:
+        """An adapter from a plain PEFT folder; ``dropout`` is for one that is trained on, none: as it was trained before."""
         config, stored = _read(folder)
+        if dropout is not None:
+            config.lora_dropout = dropout
         self._attach(name, config, weights=stored, trainable=trainable, where=folder)
 
     def copy(self, source: str, name: str, *, trainable: bool = True) -> None:
@@ -94,6 +99,7 @@ class AdapterBank:
             self.drop(name)
         self.heads.clear()
         self.checkpointing(False)
+        self._made = 0  # a stage's adapters have the same keys in every run: a trainer's checkpoints name them
 
     def head(self, name: str) -> ScalarHead:
         """The scalar head of a role, zero-initialised at first use."""
@@ -139,6 +145,34 @@ class AdapterBank:
             finally:
                 for hook in hooks:
                     hook.remove()
+
+    @contextmanager
+    def lent(self, role: str, build: Callable[[PeftModel], Borrower]) -> Iterator[Borrower]:
+        """Lend the model, with this role's adapter active and trainable, to the trainer that ``build`` makes of it.
+
+        The trainer is built while everything is frozen, since TRL casts what is trainable on a 4-bit base to bf16 as it takes over.
+        Afterwards the model is as it was but for the role's weights: patches, hooks, settings and strange adapters are gone.
+        """
+        adapter = self._find(role)
+        if not adapter.trainable:
+            raise ValueError(f"{role} is frozen: only a trainable adapter can be lent to a trainer")
+        with self._block(f"the trainer of {role}"):
+            loan = Loan(self._model())
+            self._switch(role, False)
+            self._model().active_adapter = adapter.key
+            try:
+                borrower = build(self._model())
+                if recast := [k for k, p in adapter.weights.items() if p.dtype != torch.float32]:
+                    raise RuntimeError(f"the trainer cast {len(recast)} weights of {role} to {adapter.weights[recast[0]].dtype}")
+                self._switch(role, True)
+                yield borrower
+            finally:
+                loan.settle()
+                for key in set(self._model().peft_config) - {own.key for own in self._adapters.values()}:
+                    self._model().delete_adapter(key)
+                for p in adapter.weights.values():
+                    p.grad = None
+                self._survey()
 
     @property
     def trunk(self) -> nn.Module:

@@ -38,10 +38,29 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *
         raise ValueError("an empty response has no tokens")
     head, tail = both[:n], both[n:]
     if max_tokens is not None and len(both) > max_tokens:
-        begin = head[:1] if head[:1] == (tokenizer.bos_token_id,) else ()
         tail = tail[-(max_tokens - 1) :]
-        head = begin + head[len(head) - (max_tokens - len(tail) - len(begin)) :]
+        head = _last_of(tokenizer, head, max_tokens - len(tail))
     return Row(head, tail)
+
+
+def encode_targets(tokenizer: PreTrainedTokenizerBase, prompt: str, responses: Sequence[str], *, max_tokens: int) -> list[Row] | None:
+    """Responses to one prompt that are to be learnt, or unlearnt, whole: all with the same prompt ids, none longer than ``max_tokens``.
+
+    What does not fit is cut off the prompt's beginning; None where a response leaves no room for one token of the prompt.
+    """
+    rows = [encode_row(tokenizer, prompt, response) for response in responses]
+    head = min((row.prompt for row in rows), key=len)  # each is a beginning of the prompt's ids
+    tails = [row.prompt[len(head) :] + row.response for row in rows]
+    room = max_tokens - max(map(len, tails))
+    if room < 1:
+        return None
+    return [Row(head if len(head) <= room else _last_of(tokenizer, head, room), tail) for tail in tails]
+
+
+def _last_of(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """The last ``n`` ids of a prompt, the first of them its begin-of-text token where it has one."""
+    begin = prompt[:1] if prompt[:1] == (tokenizer.bos_token_id,) else ()
+    return begin + prompt[len(prompt) - (n - len(begin)) :]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, after: int) -> str:

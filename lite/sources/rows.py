@@ -59,18 +59,19 @@ def read_row(row: Any, task: Task) -> Asked | Unreadable:
         raise SchemaError(f"none of the columns {', '.join(COLUMNS)} (there are: {', '.join(map(str, row)) or 'none'})")
     if column == "turns":
         return _waiting(_given_turns(row["turns"]))
-    text = _text(row, column)
+    text = text_of(row, column)
     if column == "premise":
         return _premise(text, task)
     if column == "chosen":
         return _transcript(text, answered=True)
     if _speaks(text):
         return _transcript(text)
-    more = _text(row, "input").strip() if column == "instruction" and row.get("input") else ""
+    more = text_of(row, "input").strip() if column == "instruction" and row.get("input") else ""
     return _waiting([Turn("human", f"{text.strip()}\n\n{more}".strip())])
 
 
-def _text(row: Mapping[str, Any], column: str) -> str:
+def text_of(row: Mapping[str, Any], column: str) -> str:
+    """The text of a column that a row has."""
     if not isinstance(row[column], str):
         raise SchemaError(f"{column}: a text is needed (got {shown(row[column])}; the columns are {', '.join(map(str, row))})")
     return row[column]

@@ -6,14 +6,13 @@ last token of that, or as the mean over the response. Where a text is too long t
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from lite.artifacts import Pairs, Reward
-from lite.chance import random_for, seed_for
+from lite.chance import random_for
 from lite.contracts import RewardSpec
 from lite.errors import ArtifactError
 from lite.model.bank import AdapterBank
@@ -25,6 +24,7 @@ from lite.objectives.preference import bradley_terry, center_penalty, preference
 from lite.records import Pair
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
+from lite.stages.tuning import held_out_ids
 from lite.text.dialogue import STOP
 
 ROLE = "reward"
@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
 
 def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward:
     rows = pairs.rows()
-    held_out = _held_out(rows, spec.held_out, bench.seed)
+    held_out = held_out_ids((row.id for row in rows), spec.held_out, bench.seed)
     if not held_out or len(held_out) == len(rows):
         raise ArtifactError(f"{pairs.path}: {len(rows)} pairs are too few to train a reward model and to measure it")
     bank = bench.bank()
@@ -67,12 +67,6 @@ def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward
     accuracy = report["accuracy"]
     bench.log(f"accuracy {'not defined' if accuracy is None else f'{accuracy:.3f}'} on {len(held_out)} held-out pairs")
     return Reward(out)
-
-
-def _held_out(rows: Sequence[Pair], share: float, seed: int) -> set[str]:
-    """Ids of the pairs that are not trained on: a fixed share, drawn by id, so that other pairs coming or going change no choice."""
-    ranked = sorted((row.id for row in rows), key=lambda name: seed_for(seed, "held out", name))
-    return set(ranked[: max(1, round(share * len(ranked)))]) if len(ranked) > 1 else set()
 
 
 def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Bench) -> None:

@@ -1,0 +1,355 @@
+"""TRL's SFT and DPO trainers on an adapter of the shared base: their losses, figures and loop; our rows, batches and refusals.
+
+Where they differ from what TRL does by itself:
+1. rows come as token ids, cut between prompt and response as everywhere here: nothing is tokenised again, no end-of-text token is
+   added, and the prompt's beginning is what gives way, never the response;
+2. an item of the train loader is the whole batch of one optimiser step, drawn beforehand, and goes through the model in
+   micro-batches of like length; each counts by its pairs or target tokens, so that their size changes no gradient. TRL's figures are
+   means over passes: they are weighed the same way;
+3. DPO's reference log-probs are taken once, from the adapter as it is before the first step, in TRL's own forward: no second
+   adapter, no second forward per step, and the reference can only be what training starts from;
+4. logits are 32-bit before a log-prob is made of them. In bf16 a sum of log-probs near -200 moves in steps of 1;
+5. a loss or a gradient that is not finite stops the run before the weights are touched (transformers would log 0.0 and go on);
+6. nothing is printed, reported home, or written but under ``folder``.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from lite.errors import DivergedError
+from lite.model.bank import AdapterBank
+from lite.model.encoding import Row
+from lite.model.forward import micro_batches
+from lite.model.optim import adamw, warmup_cosine
+
+IGNORED = -100
+"""The label of a position that is not learnt."""
+ACROSS_PAIRS = ("aot", "aot_unpaired")
+"""Losses that sort the pairs of a batch: theirs goes through the model at once."""
+FIGURES = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "lr",
+    "entropy": "entropy",
+    "mean_token_accuracy": "token_accuracy",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "rewards/chosen": "chosen_reward",
+    "rewards/rejected": "rejected_reward",
+    "logps/chosen": "chosen_logp",
+    "logps/rejected": "rejected_logp",
+}
+"""TRL's names of what is reported -> ours."""
+
+
+class Twin(NamedTuple):
+    """A preferred and a rejected response to one prompt; both rows have the same prompt ids."""
+
+    chosen: Row
+    rejected: Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a training goes, whatever is trained. ``batches``: the rows of every optimiser step, in order."""
+
+    batches: Sequence[Sequence[Any]]
+    lr: float
+    warmup: float
+    weight_decay: float
+    max_grad_norm: float
+    micro_tokens: int
+    seed: int  # of dropout
+    folder: Path
+
+
+class _Steps:
+    """What both trainers do in the same way; TRL's class comes second in their bases."""
+
+    course: Course
+    model: Any
+    accelerator: Any
+    state: Any
+    _metrics: dict[str, dict[str, list[float]]]
+    pad_id: int
+    tell: Callable[[int, dict[str, float]], None] = staticmethod(lambda step, figures: None)
+    """Gets the figures of every step, once its update is done."""
+
+    # -- what the trainers of the two kinds say of their rows
+
+    def tokens(self, row: Any) -> int:
+        """Tokens that a row takes in a pass, padding aside."""
+        raise NotImplementedError
+
+    def weight(self, row: Any) -> int:
+        """What a row counts in a mean over rows."""
+        raise NotImplementedError
+
+    def counts(self, figure: str, row: Any) -> int:
+        """What a row counts in one of TRL's figures."""
+        return self.weight(row)
+
+    def mean_loss(self, model: Any, rows: Sequence[Any], total: int) -> Tensor:
+        """The loss of these rows as their part of the mean over rows that weigh ``total`` together."""
+        raise NotImplementedError
+
+    # -- the loop
+
+    def get_train_dataloader(self) -> DataLoader:
+        return DataLoader(self.course.batches, batch_size=1, shuffle=False, collate_fn=itemgetter(0))  # type: ignore[arg-type]
+
+    def training_step(self, model: Any, inputs: Sequence[Any], num_items_in_batch: Any = None) -> Tensor:
+        model.train()
+        return self._through(model, inputs, "train", self.accelerator.backward)
+
+    @torch.no_grad()
+    def measure(self, rows: Sequence[Any]) -> dict[str, float]:
+        """The figures of rows that are not trained on."""
+        self.model.eval()
+        loss = self._through(self.model, rows, "eval", lambda loss: None)
+        found = {name: values[0] for name, values in self._metrics["eval"].items()}
+        self._metrics["eval"].clear()
+        return named({"loss": float(loss), **found})
+
+    def _through(self, model: Any, rows: Sequence[Any], mode: str, then: Callable[[Tensor], None]) -> Tensor:
+        """Rows in micro-batches: ``then`` gets the loss of each; the mean loss of all, and figures of the whole in ``_metrics``."""
+        total = sum(map(self.weight, rows))
+        loss = torch.zeros((), device=self.accelerator.device)
+        parts = [[rows[i] for i in group] for group in self._groups(rows)]
+        for part in parts:
+            share = self.mean_loss(model, part, total)
+            then(share)
+            loss += share.detach()
+        if not math.isfinite(loss):
+            kind, step = type(self).__name__.lower(), self.state.global_step + 1
+            raise DivergedError(f"{kind} step {step}: the loss is {float(loss)}; lower the learning rate")
+        for name, values in self._metrics[mode].items():
+            if len(values) == len(parts):
+                weights = [sum(self.counts(name, row) for row in part) for part in parts]
+                self._metrics[mode][name] = [sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)]
+        return loss
+
+    def _groups(self, rows: Sequence[Any]) -> list[list[int]]:
+        return micro_batches([self.tokens(row) for row in rows], tokens=self.course.micro_tokens)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        found = {name: values[-1] for name, values in self._metrics["train"].items()}
+        self._metrics["train"].clear()
+        if "loss" in logs:  # and not the summary at the end
+            self.tell(self.state.global_step, named({**found, **logs}))
+
+    # -- what is left out
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    def _send_telemetry(self) -> None: ...
+
+    def create_model_card(self, *_: Any, **__: Any) -> None: ...
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def pad(self, sequences: Sequence[Sequence[int]], value: int) -> Tensor:
+        """(B, T) long, padded on the right"""
+        tensors = [torch.tensor(ids, dtype=torch.long, device=self.accelerator.device) for ids in sequences]
+        return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+
+
+class Sft(_Steps, SFTTrainer):
+    """Rows are :class:`Row`; the loss is the mean over the target tokens of a batch."""
+
+    def tokens(self, row: Row) -> int:
+        return len(row)
+
+    def weight(self, row: Row) -> int:
+        return len(row.response)
+
+    def mean_loss(self, model: Any, rows: Sequence[Row], total: int) -> Tensor:
+        inputs = {
+            "input_ids": self.pad([row.prompt + row.response for row in rows], self.pad_id),
+            "attention_mask": self.pad([[1] * len(row) for row in rows], 0),
+            "labels": self.pad([(IGNORED,) * len(row.prompt) + row.response for row in rows], IGNORED),
+        }
+        return self.compute_loss(model, inputs, num_items_in_batch=total)  # type: ignore[return-value]
+
+
+class Dpo(_Steps, DPOTrainer):
+    """Rows are :class:`Twin`; the loss is the mean over the pairs of a batch, of TRL's loss and of ``nll`` times the chosen response's.
+
+    The negative log-likelihood is a mean over each response's own tokens (Pang et al. 2024, eq. 2).
+    """
+
+    nll: float = 0.0
+    reference: dict[Twin, tuple[float, float]]
+
+    def tokens(self, row: Twin) -> int:
+        return 2 * max(len(row.chosen), len(row.rejected))
+
+    def weight(self, row: Twin) -> int:
+        return 1
+
+    def counts(self, figure: str, row: Twin) -> int:
+        tokens = {"entropy": len(row.chosen.response) + len(row.rejected.response), "mean_token_accuracy": len(row.chosen.response)}
+        return tokens.get(figure, 1)
+
+    def mean_loss(self, model: Any, rows: Sequence[Twin], total: int) -> Tensor:
+        inputs = self.collated(rows)
+        known = torch.tensor([self.reference[row] for row in rows], device=self.accelerator.device)
+        inputs |= {"ref_chosen_logps": known[:, 0], "ref_rejected_logps": known[:, 1]}
+        loss, outputs = self._compute_loss(model, inputs, return_outputs=True)
+        if self.nll:
+            loss = loss + self.nll * self._nll(outputs.logits[: len(rows)], rows)
+        return loss * (len(rows) / total)
+
+    @torch.no_grad()
+    def refer(self, rows: Sequence[Twin], done: Callable[[int], None] = lambda n: None) -> None:
+        """Take the reference log-probs of rows from the model as it is now. TRL's reference model is a stand-in, so it switches nothing."""
+        self.model.eval()
+        for group in micro_batches([self.tokens(row) for row in rows], tokens=self.course.micro_tokens):
+            part = [rows[i] for i in group]
+            chosen, rejected = self.compute_ref_log_probs(self.model, self.collated(part))
+            self.reference |= dict(zip(part, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
+            done(len(part))
+
+    def collated(self, rows: Sequence[Twin]) -> dict[str, Tensor]:
+        """The chosen rows, then the rejected ones: (2B, T)"""
+        texts = [row.chosen for row in rows] + [row.rejected for row in rows]
+        return {
+            "input_ids": self.pad([row.prompt + row.response for row in texts], self.pad_id),
+            "attention_mask": self.pad([[1] * len(row) for row in texts], 0),
+            "completion_mask": self.pad([[0] * len(row.prompt) + [1] * len(row.response) for row in texts], 0),
+        }
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        return dataset
+
+    def _groups(self, rows: Sequence[Twin]) -> list[list[int]]:
+        return [list(range(len(rows)))] if set(self.loss_types) & set(ACROSS_PAIRS) else super()._groups(rows)
+
+    def _nll(self, logits: Tensor, rows: Sequence[Twin]) -> Tensor:
+        """logits (B, T, V) of the chosen texts -> mean over rows of the mean over response tokens."""
+        own = [
+            nn.functional.cross_entropy(
+                logits[i, len(row.chosen.prompt) - 1 : len(row.chosen) - 1], torch.tensor(row.chosen.response, device=logits.device)
+            )
+            for i, row in enumerate(rows)
+        ]
+        return torch.stack(own).mean()
+
+
+class _Guard(TrainerCallback):
+    """Refuses a gradient that is not finite, before the optimiser sees it."""
+
+    def __init__(self, parameters: list[nn.Parameter]):
+        self._parameters = parameters
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        norms = [p.grad.norm() for p in self._parameters if p.grad is not None]
+        if norms and not torch.stack(norms).isfinite().all():
+            raise DivergedError(f"step {state.global_step + 1}: the gradient is not finite; lower the learning rate")
+
+
+@contextmanager
+def sft_trainer(bank: AdapterBank, role: str, course: Course) -> Iterator[Sft]:
+    """A trainer of ``role`` on :class:`Row` batches."""
+    config = SFTConfig(**_settings(bank, course), loss_type="chunked_nll", dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
+
+    def build(model: PeftModel) -> Sft:
+        return Sft(model=model, args=config, **_parts(bank, role, course))
+
+    with bank.lent(role, build) as trainer:
+        yield _dressed(trainer, bank, course)
+
+
+@contextmanager
+def dpo_trainer(
+    bank: AdapterBank,
+    role: str,
+    course: Course,
+    *,
+    beta: float,
+    loss: str,
+    label_smoothing: float = 0.0,
+    ld_alpha: float | None = None,
+    nll: float = 0.0,
+) -> Iterator[Dpo]:
+    """A trainer of ``role`` on :class:`Twin` batches; call ``refer`` with every row before the first step."""
+    config = DPOConfig(
+        **_settings(bank, course),
+        beta=beta,
+        loss_type=[loss],
+        label_smoothing=label_smoothing,
+        ld_alpha=ld_alpha,
+        max_length=None,
+        disable_dropout=False,  # it would set the shared modules' rate for good; the adapter has the rate that the recipe gives
+        precompute_ref_log_probs=True,
+    )
+
+    def build(model: PeftModel) -> Dpo:
+        return Dpo(model=model, ref_model=nn.Identity(), args=config, **_parts(bank, role, course))  # type: ignore[arg-type]
+
+    with bank.lent(role, build) as trainer:
+        trainer.nll, trainer.reference = nll, {}
+        bank.base.model.get_output_embeddings().register_forward_hook(lambda head, given, logits: logits.float())  # type: ignore[union-attr]
+        yield _dressed(trainer, bank, course)
+
+
+def _settings(bank: AdapterBank, course: Course) -> dict[str, Any]:
+    return {
+        "output_dir": str(course.folder),
+        "max_steps": len(course.batches),
+        "max_grad_norm": course.max_grad_norm,
+        "seed": course.seed % 2**32,
+        "use_cpu": bank.base.device.type == "cpu",
+        "bf16": False,  # the base computes in its own type, and the adapter in fp32: no autocast
+        "gradient_checkpointing": False,  # the bank's to switch
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+    }
+
+
+def _parts(bank: AdapterBank, role: str, course: Course) -> dict[str, Any]:
+    """Optimiser and schedule are those of the other stages. TRL wants to see a dataset; ours are the course's batches."""
+    parameters = bank.parameters(role)
+    total = len(course.batches)
+    optimizer = adamw([(parameters, course.lr)], weight_decay=course.weight_decay)
+    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total, round(course.warmup * total)))
+    return {
+        "optimizers": (optimizer, schedule),
+        "processing_class": deepcopy(bank.base.tokenizer),  # TRL gives it a padding token where it has none
+        "train_dataset": Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
+        "callbacks": [_Guard(parameters)],
+    }
+
+
+def _dressed(trainer: Any, bank: AdapterBank, course: Course) -> Any:
+    trainer.course, trainer.pad_id = course, bank.base.pad_id
+    trainer.args._n_gpu = 1  # one GPU, however many there are: Trainer would spread a batch over all of them
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def named(figures: dict[str, float]) -> dict[str, float]:
+    """The figures that are reported, by our names."""
+    return {ours: float(figures[theirs]) for theirs, ours in FIGURES.items() if theirs in figures}

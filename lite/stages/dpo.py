@@ -1,0 +1,96 @@
+"""Direct preference optimisation of an adapter on preference pairs, on TRL's trainer (Rafailov et al. 2023; Yuan et al. 2024).
+
+The adapter starts as the policy that the recipe names, or as a fresh one that is equal to the base, and where it starts is the
+reference. So one plain LoRA adapter goes on from round to round and nothing is stacked; the loss of the first step is ln 2 and its
+margin 0, which the report shows. TRL's losses take hard labels: pairs with a label under 1/2 are turned round, ties are left out.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from lite.artifacts import Pairs, Policy
+from lite.contracts import DpoSpec
+from lite.errors import ArtifactError
+from lite.model.bank import AdapterBank
+from lite.model.encoding import encode_targets
+from lite.model.trainers import Course, Twin, dpo_trainer
+from lite.records import Pair
+from lite.runs.publish import write_json
+from lite.stages.bench import Bench
+from lite.stages.tuning import ROLE, batches, begin, held_out_ids, tune
+from lite.text.dialogue import STOP
+
+
+def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench: Bench) -> Policy:
+    rows = pairs.rows()
+    decided = [row for row in map(hard, rows) if row.label - 0.5 > spec.min_gap]
+    bank = bench.bank()
+    twins = _encoded(decided, spec.max_tokens, bank)
+    held_out = held_out_ids((row.id for row, _ in twins), spec.held_out, bench.seed)
+    learnt = [twin for row, twin in twins if row.id not in held_out]
+    measured = [twin for row, twin in twins if row.id in held_out]
+    left_out = {"undecided": len(rows) - len(decided), "too_long": len(decided) - len(twins)}
+    if not learnt:
+        raise ArtifactError(f"{pairs.path}: no pair to learn from: {len(rows)} pairs, left out {left_out}")
+    if left_out["undecided"]:
+        bench.log(f"{left_out['undecided']} of {len(rows)} pairs are left out: their label is no further than {spec.min_gap:g} from 1/2")
+    begin(bank, policy, spec.lora, bench)
+    bank.checkpointing(spec.checkpointing)
+    course = Course(
+        batches=batches(learnt, spec.batch_pairs, epochs=spec.epochs, bench=bench),
+        lr=spec.lr,
+        warmup=spec.warmup,
+        weight_decay=spec.weight_decay,
+        max_grad_norm=spec.max_grad_norm,
+        micro_tokens=spec.micro_tokens,
+        seed=bench.seed_for("dropout"),
+        folder=bench.ckpt,
+    )
+    terms = {"beta": spec.beta, "loss": spec.loss, "label_smoothing": spec.label_smoothing, "ld_alpha": spec.ld_alpha, "nll": spec.nll}
+    with dpo_trainer(bank, ROLE, course, **terms) as trainer:
+        with bench.progress(len(learnt) + len(measured), "pairs", "dpo: log-probs of the reference") as bar:
+            trainer.refer([*learnt, *measured], done=bar.advance)
+        training = tune(trainer, spec, len(course.batches), measured, bank, bench, "dpo: training on pairs")
+    bank.checkpointing(False)
+    bank.save(ROLE, out / "adapter")
+    report = {
+        "pairs": len(learnt),
+        "held_out_pairs": len(measured),
+        "left_out": left_out,
+        "turned_round": Counter(row.label < 0.5 for row in rows)[True],
+        "steps": len(course.batches),
+        "adapter_change": bank.change(ROLE),
+        **training.report(),
+    }
+    write_json(out / "report.json", report)
+    first, last = training.first, training.last
+    bench.log(
+        f"first step: loss {first['loss']:.4f}, margin {first['margin']:.4f}; last: loss {last['loss']:.4f}, margin {last['margin']:.2f}"
+    )
+    return Policy(out)
+
+
+def hard(pair: Pair) -> Pair:
+    """The pair with the response that is more likely the better one as ``chosen``."""
+    if pair.label >= 0.5:
+        return pair
+    return replace(
+        pair,
+        chosen=pair.rejected,
+        rejected=pair.chosen,
+        label=1 - pair.label,
+        stop_chosen=pair.stop_rejected,
+        stop_rejected=pair.stop_chosen,
+    )
+
+
+def _encoded(pairs: list[Pair], max_tokens: int, bank: AdapterBank) -> list[tuple[Pair, Twin]]:
+    """The pairs of which both responses fit, as token ids."""
+    found = []
+    for pair in pairs:
+        texts = [pair.chosen + STOP, pair.rejected + STOP]
+        rows = encode_targets(bank.base.tokenizer, pair.prompt, texts, max_tokens=max_tokens)
+        if rows is not None:
+            found.append((pair, Twin(*rows)))
+    return found
