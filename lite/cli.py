@@ -1,4 +1,4 @@
-"""The command line: run, plan, ls, show, validate, eval, doctor; `lite.verbs` has those that look after runs.
+"""The command line: run, plan, ls, show, validate, eval, table, doctor; `lite.verbs` has those that look after runs.
 
 Results on stdout, everything else on stderr; no torch at import.
 
@@ -8,7 +8,7 @@ Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or 
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +19,11 @@ from lite.errors import RecipeError
 from lite.plan import Node, Status, compare, plan, select
 from lite.runs import control, locks, read
 from lite.runs.journal import Journal
-from lite.runs.publish import dumps
+from lite.runs.layout import table_file
+from lite.runs.publish import dumps, write_json, write_text
 from lite.runs.signals import Switch
 from lite.terminal import RUNS, Json, Runs, say, told
+from lite.yamltext import hint
 
 app = typer.Typer(
     name="lite",
@@ -67,13 +69,21 @@ def run_command(
             raise RecipeError("lite run", [f"which recipe? a file, or one of: {', '.join(recipe.built_in())}"])
         label = _label(name)
         path = recipe.find(recipe_name) if recipe_name else None
+        given += [f"seed={seed}"] if seed is not None else []
+        given += ["base.cache_4bit=true"] if cache_4bit else []
+        wanted = recipe.combinations(path, given) if path else [tuple(given)]
+        if path and len(wanted) > 1:
+            if detach:
+                raise RecipeError("--detach", ["a sweep is several runs, one after the other; give one value per place, such as seed=17"])
+            options = {"from_run": from_run, "name": name, "runs": runs, "begin": begin, "until": until, "only": only, "queue": queue}
+            options |= {"dry_run": dry_run, "offline": offline, "quiet": quiet}
+            raise typer.Exit(_sweep(path, wanted, resume=resume is not None, as_json=as_json, options=options))
+        given = list(wanted[0])
         old = read.find(runs, resume, path.stem if path else None) if resume else None
         source = read.find(runs, from_run) if from_run else None
         if path is None and old is not None:
             path, given = old.folder.recipe, [*map(str, old.facts.get("overrides") or ()), *given]
         assert path is not None
-        given += [f"seed={seed}"] if seed is not None else []
-        given += ["base.cache_4bit=true"] if cache_4bit else []
         loaded = recipe.load(path, given, name=old.recipe if old and recipe_name is None else None)
         records = [*(old.stages() if old else ()), *(source.stages() if source else ())]
         begin, until = only or begin, only or until
@@ -114,6 +124,47 @@ def run_command(
         if outcome.error:
             say(f"lite: {outcome.error}")
         raise typer.Exit(outcome.exit_code)
+
+
+def _sweep(path: Path, wanted: Sequence[tuple[str, ...]], *, resume: bool, as_json: bool, options: dict[str, Any]) -> int:
+    """One run after the other, then the table over all of them; the exit code of the first that does not end well."""
+    runs: Path = options["runs"]
+    for number, overrides in enumerate(wanted, 1):
+        known = [r for r in read.all_runs(runs) if r.recipe == path.stem and r.facts.get("overrides") == list(overrides)] if resume else []
+        say(f"run {number} of {len(wanted)}: {' '.join(overrides)}")
+        try:
+            with redirect_stdout(sys.stderr):
+                run_command(str(path), list(overrides), resume=str(known[-1].folder.path) if known else None, **options)
+        except typer.Exit as e:
+            if e.exit_code:
+                return e.exit_code
+    if not options["dry_run"]:
+        _table(read.all_runs(runs), path.stem, runs, as_json)
+    return 0
+
+
+@app.command("table")
+def table_command(
+    recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe of which there are finished runs")],
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """One table over all finished runs of a recipe: its tasks one by one, each summarised over its seeds."""
+    with told():
+        _table(read.all_runs(runs), Path(recipe_name).stem, runs, as_json)
+
+
+def _table(known: Sequence[read.Run], name: str, runs: Path, as_json: bool) -> None:
+    from lite.evaluate import table
+
+    reports = table.reports_of(run for run in known if run.recipe == name)
+    if not reports:
+        raise RecipeError(str(runs), [f"no finished run of {name} here{hint(name, {run.recipe for run in known})}"])
+    summary = table.summarise(reports)
+    page = table.markdown(summary, name)
+    write_json(table_file(runs, name, "json"), summary)
+    write_text(table_file(runs, name, "md"), page)
+    print(dumps(summary) if as_json else page.rstrip())
 
 
 @app.command("plan")

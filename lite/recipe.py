@@ -12,12 +12,14 @@
 A stage's id is its kind unless ``as`` names it. Its inputs are the latest artifacts of the types that its contract asks for,
 unless ``from`` names others. An override ``long.steps=40`` addresses a stage by its id. With ``rounds``, ``each_round`` and
 ``finally`` some stages are repeated (``lite.unroll``): ``r2.dpo.lr=1e-4`` changes one round, ``each_round.dpo.lr=1e-4`` all of them.
-A stage that only writes may do so with a base of its own,
-``- contrast: {base: {model: huggyllama/llama-30b}}``.
+A stage that only writes may do so with a base of its own, ``- contrast: {base: {model: huggyllama/llama-30b}}``.
+``sweep: {seed: [17, 18]}`` asks for one run per combination of its values; a loaded recipe is one of them.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +33,7 @@ from lite.unroll import MOST_ROUNDS, PREVIOUS, Entry, resolve, unroll
 from lite.wiring import Wire, wire
 from lite.yamltext import hint, parse, shown
 
-TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally")
+TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally", "sweep")
 SECTIONS = ("stages", "each_round", "finally")
 ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}(\.[A-Za-z0-9_-]{1,40})?")
 RESERVED = (*(key for key in TOP if key != "seed"), *PREVIOUS, "p_plus")  # `seed.ift=9` is a stage's knob, `seed=9` the recipe's
@@ -103,6 +105,22 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
         raise RecipeError(where, _each_once(problems))
     stages = [Stage(id=e.id, kind=e.kind, spec=e.spec, inputs=i) for e, i in zip(entries, inputs, strict=True) if e.spec]
     return Recipe(name=name, base=base or BaseSpec.model_validate({}), seed=seed, task=task, stages=tuple(stages))
+
+
+def combinations(path: Path, overrides: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """The overrides of every run that a recipe's ``sweep`` asks for, the given ones among them; one run where there is no sweep.
+
+        sweep: {task: [helpful, harmless], seed: [17, 18]}      four runs
+
+    A place that is given on the command line is not swept.
+    """
+    raw = parse(path.read_text(encoding="utf-8"), str(path))
+    axes = raw.get("sweep") or {} if isinstance(raw, dict) else {}
+    if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
+        raise RecipeError(str(path), [f"sweep: lists of values by place are needed, such as {{seed: [17, 18]}} (got {shown(axes)})"])
+    given = {text.partition("=")[0] for text in overrides}
+    swept = [[f"{place}={json.dumps(value)}" for value in values] for place, values in axes.items() if place not in given]
+    return [(*chosen, *overrides) for chosen in product(*swept)]
 
 
 def _stages(raw: dict, overrides: list[str], problems: list[str]) -> list[Entry]:

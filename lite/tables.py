@@ -196,6 +196,11 @@ def recipe_schema() -> dict[str, Any]:
             "base": BaseSpec.model_json_schema(),
             "seed": {"type": "integer", "minimum": 0},
             "task": {"type": "string", "description": f"one of {', '.join(tasks.names())}, or a YAML file"},
+            "sweep": {
+                "type": "object",
+                "description": "one run per combination of the values of these places",
+                "additionalProperties": {"type": "array"},
+            },
             "stages": stages,
             "rounds": {"type": "integer", "minimum": 0, "maximum": MOST_ROUNDS, "description": "how often each_round is repeated"},
             "each_round": stages | {"description": "the stages of a round; `previous` is the model that the round before gave"},

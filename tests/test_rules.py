@@ -27,8 +27,9 @@ RANKS: list[tuple[str, ...]] = [
     ("lite", "lite.errors", "lite.chance"),
     ("lite.text", "lite.tasks", "lite.templates", "lite.yamltext", "lite.micro"),
     ("lite.records", "lite.artifacts"),
+    ("lite.spec",),
+    ("lite.judge_knobs",),
     (
-        "lite.spec",
         "lite.rounds",
         "lite.ppo_knobs",
         "lite.contracts",
@@ -52,7 +53,7 @@ RANKS: list[tuple[str, ...]] = [
 ]
 HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
-TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.spec", "lite.rounds", "lite.ppo_knobs", "lite.contracts", "lite.recipe", "lite.unroll", "lite.plan",
+TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.spec", "lite.judge_knobs", "lite.rounds", "lite.ppo_knobs", "lite.contracts", "lite.recipe", "lite.unroll", "lite.plan",
               "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
               "lite.micro.world", "lite.verbs", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources")  # fmt: skip
 

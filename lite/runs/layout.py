@@ -108,6 +108,11 @@ class RunFolder:
         return [StageFolder(path) for path in sorted((self.path / "stages").glob("*")) if path.is_dir()]
 
 
+def table_file(runs: Path, recipe: str, ending: str) -> Path:
+    """The table over all runs of a recipe: beside the runs, since it belongs to none of them."""
+    return runs / f"{recipe}-table.{ending}"
+
+
 def new_run_name(label: str, now: datetime | None = None) -> str:
     """``<UTC>-<label>-<6 hex>``: never repeats; the first three digits are the second's part of 4096, so that order is time to the end."""
     now = now or datetime.now(UTC)

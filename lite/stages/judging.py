@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lite.contracts import PairwiseJudgeSpec
 from lite.errors import RecipeError
 from lite.evaluate import questions, winrate
 from lite.evaluate.endpoint import Chat, Endpoint
 from lite.evaluate.judges import ChoiceJudge, EndpointJudge, ScoreJudge, length_judge
 from lite.evaluate.pairwise import Comparison, Judge, Judgement, Verdict, compare, comparisons, row
 from lite.evaluate.questions import Form
+from lite.judge_knobs import PairwiseJudge
 from lite.model.bank import AdapterBank
 from lite.model.choice import encode_choice, letter_logprobs
 from lite.records import HeadToHead, Reply
@@ -49,7 +49,7 @@ class _Seat(NamedTuple):
     chat: Chat | None = None
 
 
-def ask_judges(specs: Sequence[PairwiseJudgeSpec], groups: Groups, known: Known, *, out: Path, bench: Bench, bank: AdapterBank) -> Judged:
+def ask_judges(specs: Sequence[PairwiseJudge], groups: Groups, known: Known, *, out: Path, bench: Bench, bank: AdapterBank) -> Judged:
     """The verdicts of all judges in turn. Answers of an endpoint are kept in its cache, so going on after a stop asks no question twice."""
     found = Judged([], [], [], [])
     said: dict[str, dict[str, Verdict]] = {}
@@ -74,7 +74,7 @@ def ask_judges(specs: Sequence[PairwiseJudgeSpec], groups: Groups, known: Known,
     return found
 
 
-def _seats(spec: PairwiseJudgeSpec, groups: Groups, known: Known, bench: Bench, bank: AdapterBank) -> Iterator[_Seat]:
+def _seats(spec: PairwiseJudge, groups: Groups, known: Known, bench: Bench, bank: AdapterBank) -> Iterator[_Seat]:
     """A judge per question form; scores know no question, so there is one judge of each."""
     if spec.kind == "length":
         yield _Seat(length_judge(), None, True)
@@ -91,7 +91,7 @@ def _seats(spec: PairwiseJudgeSpec, groups: Groups, known: Known, bench: Bench, 
                 yield _Seat(EndpointJudge(chat, form), form, form == forms[0], chat)
 
 
-def _scores(spec: PairwiseJudgeSpec, groups: Groups, known: Known) -> Scores:
+def _scores(spec: PairwiseJudge, groups: Groups, known: Known) -> Scores:
     replies = [r for rows in groups.values() for r in rows]
     if spec.kind == "oracle":
         if not known.oracle:
@@ -106,7 +106,7 @@ def _letters(prompts: Sequence[str], bank: AdapterBank) -> list[tuple[float, flo
     return [(found.a, found.b) for found in letter_logprobs(bank, [encode_choice(bank.base.tokenizer, prompt) for prompt in prompts])]
 
 
-def _chat(spec: PairwiseJudgeSpec, bench: Bench) -> Chat:
+def _chat(spec: PairwiseJudge, bench: Bench) -> Chat:
     assert spec.endpoint is not None, "the spec of an endpoint judge has one"
     cache = Path(spec.endpoint.cache).expanduser() if spec.endpoint.cache else bench.ckpt / "answers.jsonl"
     return Chat(Endpoint(**spec.endpoint.model_dump(exclude={"cache"})), cache=cache)
@@ -119,7 +119,7 @@ def _usage(chat: Chat, out: Path) -> dict[str, Any]:
     return {"judge": chat.endpoint.model, **asdict(chat.usage), "cost": chat.usage.cost(chat.endpoint)}
 
 
-def _matches(spec: PairwiseJudgeSpec, groups: Groups, dialogues: Mapping[str, str]) -> Iterator[tuple[str, str, list[Comparison]]]:
+def _matches(spec: PairwiseJudge, groups: Groups, dialogues: Mapping[str, str]) -> Iterator[tuple[str, str, list[Comparison]]]:
     """Every model against each reference that stands before it, and against no model twice."""
     asked = set(list(dialogues)[: spec.prompts])
     once = {model: [r for r in rows if r.draw == 0 and r.id in asked] for model, rows in groups.items()}
@@ -129,9 +129,7 @@ def _matches(spec: PairwiseJudgeSpec, groups: Groups, dialogues: Mapping[str, st
                 yield first, second, comparisons(once[first], once[second], dialogues)
 
 
-def _figures(
-    seat: _Seat, spec: PairwiseJudgeSpec, first: str, second: str, judgements: Sequence[Judgement], bench: Bench
-) -> dict[str, Any]:
+def _figures(seat: _Seat, spec: PairwiseJudge, first: str, second: str, judgements: Sequence[Judgement], bench: Bench) -> dict[str, Any]:
     words = winrate.describe(first, second, judgements, seed=bench.seed_for("bootstrap"))
     return {"judge": seat.judge.name, "form": seat.form.name if seat.form else None, "order": spec.order, **words}
 

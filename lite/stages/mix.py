@@ -4,16 +4,15 @@ The size stays that of the simulated set, so that what is compared differs in it
 hash; a dialogue comes from one of the two.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from lite.artifacts import Pairs
 from lite.contracts import MixSpec
 from lite.errors import ArtifactError
+from lite.evaluate import diagnostics
 from lite.records import Pair, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.text import statistics
 
 
 def mix(spec: MixSpec, *, pairs: Pairs, human: Pairs | None, out: Path, bench: Bench) -> Pairs:
@@ -28,9 +27,8 @@ def mix(spec: MixSpec, *, pairs: Pairs, human: Pairs | None, out: Path, bench: B
     kept = _drawn([pair for pair in simulated if pair.prompt not in prompts], len(simulated) - wanted, "simulated", bench)
     rows = [*taken, *kept]
     write_rows(out / "pairs.jsonl", rows)
-    texts = statistics.report([(row.chosen, row.rejected) for row in rows])
     report = {"pairs": len(rows), "human": len(taken), "simulated": len(kept), "dropped": {}}
-    write_json(out / "report.json", report | {"words": asdict(texts.length) if texts.length else None, "distinct": texts.distinct})
+    write_json(out / "report.json", report | diagnostics.describe(rows))
     bench.log(f"{len(rows)} pairs, {len(taken)} of them labelled by people")
     return Pairs(out)
 

@@ -6,7 +6,6 @@ replies are drawn from its mixture under the plain cue, and the oracle says whic
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from lite.artifacts import Pairs, Prompts
 from lite.chance import random_for
 from lite.contracts import PreferencesSpec
 from lite.errors import ArtifactError, RecipeError
+from lite.evaluate import diagnostics
 from lite.micro.grammar import read_ask
 from lite.micro.oracle import grade_ask
 from lite.micro.replies import quality
@@ -26,7 +26,6 @@ from lite.sources.preferences import PAIR_REASONS, Preferred, Unusable, read_pai
 from lite.sources.rows import Asked, SchemaError
 from lite.sources.splits import MOST_SHOWN, key
 from lite.stages.bench import Bench
-from lite.text import statistics
 from lite.text.dialogue import prompt as plain_prompt
 
 SHOWN = 8
@@ -47,9 +46,8 @@ def preferences(spec: PreferencesSpec, *, prompts: Prompts, out: Path, bench: Be
     for pair in pairs[:SHOWN]:
         bench.show(id=pair.id, prompt=pair.prompt, chosen=pair.chosen, rejected=pair.rejected, label=pair.label)
     write_rows(out / "pairs.jsonl", pairs)
-    texts = statistics.report([(p.chosen, p.rejected) for p in pairs])
     report = {"pairs": len(pairs), "dropped": dict(dropped), "dropped_share": dropped.total() / (dropped.total() + len(pairs))}
-    report |= {"words": asdict(texts.length) if texts.length else None, "distinct": texts.distinct, **facts}
+    report |= {**diagnostics.describe(pairs), **facts}
     write_json(out / "report.json", report)
     bench.log(f"{len(pairs)} labelled pairs from {spec.source}; dropped: {dict(dropped) or 'none'}")
     return Pairs(out)

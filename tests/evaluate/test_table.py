@@ -1,0 +1,96 @@
+"""The table over runs, on reports written by hand."""
+
+import pytest
+
+from lite import recipe
+from lite.evaluate.intervals import seed_interval
+from lite.evaluate.table import markdown, reports_of, summarise
+from lite.runs.publish import write_json
+from lite.runs.read import all_runs
+
+
+def report(task, seed, *, success, win, labels):
+    """RLCD succeeds with ``success`` and wins with ``win`` against all; the accuracies of RLCD's and RLAIF's labels."""
+    models = {
+        "base": {"success": 0.3, "success_interval": [0.25, 0.35]},
+        "rlcd.ppo": {"success": success, "success_interval": [success - 0.05, success + 0.05]},
+    }
+    heads = [{"first": "rlcd.ppo", "second": "base", "win_rate": win, "interval": [win - 0.1, win + 0.1]}]
+    heads += [{"first": "context_dist", "second": "rlcd.ppo", "win_rate": 1 - win, "interval": [0.9 - win, 1.1 - win]}]
+    sets = {
+        name: {"labels": {"accuracy": x, "interval": [x - 0.03, x + 0.03]}, "pairs": 9}
+        for name, x in zip(("rlcd.contrast", "rlaif.score"), labels, strict=True)
+    }
+    return {
+        "models": models,
+        "comparisons": heads,
+        "rewards": {"rlcd.reward": {"oracle_accuracy": 0.8, "oracle_interval": [0.7, 0.9]}},
+        "diagnostics": {"pair_sets": sets},
+        "run": {"task": task, "seed": seed},
+    }
+
+
+@pytest.fixture
+def runs(tmp_path):
+    def add(number, found, state="done"):
+        folder = tmp_path / f"2026010{number}T000000Z-t-abcdef"
+        folder.mkdir()
+        write_json(folder / "run.json", {"state": state, "recipe": "t"})
+        write_json(folder / "report.json", found)
+
+    add(1, report("helpful", 17, success=0.1, win=0.1, labels=(0.5, 0.5)))  # an older run of the same task and seed
+    for number, (seed, success, win) in enumerate([(17, 0.8, 0.8), (18, 0.9, 0.9), (19, 0.7, 0.7)], 2):
+        add(number, report("helpful", seed, success=success, win=win, labels=(0.9, 0.6)))
+    add(5, report("harmless", 17, success=0.9, win=0.45, labels=(0.5, 0.52)))
+    add(6, report("outline", 17, success=0.9, win=0.5, labels=(0.5, 0.5)), state="failed")
+    return all_runs(tmp_path)
+
+
+def test_seeds_are_summarised_with_students_t(runs):
+    found = summarise(reports_of(runs))
+    assert list(found) == ["harmless", "helpful"]
+    assert found["helpful"]["seeds"] == [17, 18, 19]
+    success = found["helpful"]["models"]["rlcd.ppo"]["success"]
+    assert success["mean"] == pytest.approx(0.8)
+    assert success["high"] - success["mean"] == pytest.approx(4.303 * 0.1 / 3**0.5)
+    one = found["harmless"]["models"]["rlcd.ppo"]["success"]
+    assert one == {"mean": 0.9, "low": pytest.approx(0.85), "high": pytest.approx(0.95)}
+
+
+def test_it_is_said_where_the_runs_agree_with_the_paper_and_where_not(runs):
+    found = summarise(reports_of(runs))
+    said = {task: {(f["better"], f["worse"]): f["verdict"] for f in t["findings"]} for task, t in found.items()}
+    assert said["helpful"]["rlcd.ppo", "base"] == "agrees"  # 0.8 +- 0.25, all above one half
+    assert said["helpful"]["rlcd.ppo", "context_dist"] == "agrees"  # told the other way round in the report
+    assert said["helpful"]["rlcd.contrast", "rlaif.score"] == "agrees"
+    assert said["harmless"]["rlcd.ppo", "base"] == "undecided"
+    assert said["harmless"]["rlcd.contrast", "rlaif.score"] == "undecided"
+    assert said["helpful"]["rlcd.ppo", "rescore.ppo"] == "not tried"
+    worse = summarise({"helpful": {17: report("helpful", 17, success=0.2, win=0.2, labels=(0.3, 0.6))}})["helpful"]["findings"]
+    assert {f["verdict"] for f in worse} == {"disagrees", "not tried"}
+
+
+def test_the_page_has_every_model_and_figure(runs):
+    page = markdown(summarise(reports_of(runs)), "t")
+    assert "| rlcd.ppo | 0.800 (0.552 to 1.048) |" in page
+    assert "| rlaif.score | 0.600 (0.600 to 0.600) |" in page
+    assert "| rlcd.reward | 0.800 (0.700 to 0.900)" in page
+
+
+def test_three_values_by_hand():
+    """mean 2, sd 1, t(2) = 4.303: 2 +- 4.303 / sqrt 3"""
+    found = seed_interval([1.0, 2.0, 3.0])
+    assert (found.mean, found.high - found.mean) == (2.0, pytest.approx(4.303 / 3**0.5))
+
+
+def test_a_sweep_is_one_run_per_combination_and_what_is_given_is_not_swept(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("{task: helpful, sweep: {task: [helpful, outline], seed: [1, 2]}, stages: [prompts]}")
+    assert recipe.combinations(file, ["prompts.test=5"])[0] == ('task="helpful"', "seed=1", "prompts.test=5")
+    assert len(recipe.combinations(file)) == 4
+    assert recipe.combinations(file, ["task=outline", "seed=3"]) == [("task=outline", "seed=3")]
+    loaded = [recipe.load(file, overrides) for overrides in recipe.combinations(file)]
+    assert [(r.task, r.seed) for r in loaded] == [("helpful", 1), ("helpful", 2), ("outline", 1), ("outline", 2)]
+    file.write_text("{task: helpful, sweep: {seed: 3}, stages: [prompts]}")
+    with pytest.raises(recipe.RecipeError, match="lists of values by place"):
+        recipe.combinations(file)
