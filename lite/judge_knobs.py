@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lite.spec import NO_EFFECT, OwnBase, Spec
+from lite.spec import NO_EFFECT, OwnBase, Spec, with_preset
 
 SCORE_PRESETS: Mapping[str, dict[str, Any]] = {
     # RLAIF as Yang et al. 2023 run it: one order, no examples, the odds as they are.
