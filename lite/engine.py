@@ -388,6 +388,8 @@ def _report(journal: Journal, recipe: Recipe, nodes: Sequence[Node], artifacts: 
 
     page = evaluations[-1].path / "report.md" if evaluations else None
     told = page.read_text(encoding="utf-8").rstrip() if page and page.is_file() else f"# {recipe.name}"
+    if page:  # its pictures lie beside it
+        told = told.replace("](pictures/", f"]({page.parent.relative_to(journal.run.path).as_posix()}/pictures/")
     rows = "\n".join(f"| {id} | {duration(s) if s is not None else '?'} |" for id, s in seconds.items())
     overrides = " ".join(journal.facts.get("overrides") or ()) or "none"
     bases = ", ".join((f"base {recipe.base.model}", *(f"{model} for {id}" for id, model in others.items())))

@@ -10,7 +10,8 @@ from lite.tasks import Task
 TITLES = {"base": "base (untouched)", "p_plus": "base under p+ (prompted)"}
 
 
-def render(report: dict[str, Any], *, task: Task, shown: Sequence[tuple[str, Sequence[Reply]]]) -> str:
+def render(report: dict[str, Any], *, task: Task, shown: Sequence[tuple[str, Sequence[Reply]]], pictures: Sequence[str] = ()) -> str:
+    """The page. ``pictures``: paths from where it lies."""
     parts = [f"# {task.name}: {task.about}", _headline(report), _models(report)]
     parts += [_comparisons(report)] if report["comparisons"] else []
     parts += [_judged(report["judged"], report["judges_agree"])] if report["judged"] else []
@@ -18,6 +19,7 @@ def render(report: dict[str, Any], *, task: Task, shown: Sequence[tuple[str, Seq
     parts += [_rewards(report["rewards"])] if len(report["rewards"]) > 1 else []
     parts += [rounds.render(report["diagnostics"]["rounds"])] if "rounds" in report["diagnostics"] else []
     parts += [_pair_sets(report["diagnostics"]["pair_sets"])] if "pairs" in report["diagnostics"] else []
+    parts += ["## Pictures", *(f"![{path.rpartition('/')[2].removesuffix('.png')}]({path})" for path in pictures)] if pictures else []
     parts += [_side_by_side(shown)] if shown else []
     return "\n\n".join(parts) + "\n"
 

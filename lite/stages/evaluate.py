@@ -11,7 +11,7 @@ from typing import Any
 from lite.artifacts import Evaluation, Pairs, Policy, Prompts, Reward, Round
 from lite.contracts import EvaluateSpec
 from lite.errors import RecipeError
-from lite.evaluate import oracle, preference, summary
+from lite.evaluate import oracle, pictures, preference, summary
 from lite.evaluate.markdown import render
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode, encode_row
@@ -65,7 +65,10 @@ def evaluate(
     for group in shown:
         bench.show(prompt=plain_prompt(by_id[group[0].id].turns), **{r.model: r.text.strip() for r in group})
     (out / "report.md").write_text(
-        render(report, task=bench.task, shown=[(plain_prompt(by_id[g[0].id].turns), g) for g in shown]), encoding="utf-8"
+        render(
+            report, task=bench.task, shown=[(plain_prompt(by_id[g[0].id].turns), g) for g in shown], pictures=pictures.draw(report, out)
+        ),
+        encoding="utf-8",
     )
     return Evaluation(out)
 
