@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from lite.artifacts import Candidates, Judgements, Policy, Prompts
 from lite.contracts import BestSpec, EftSpec, GateSpec, InstructSpec, JudgeSpec, LoraSpec, PairSpec, PromptsSpec, SeedSpec
@@ -255,6 +256,21 @@ def test_a_response_that_says_its_score_does_not_grade_itself(policy, make_bench
     spec = JudgeSpec(**(MICRO | {"max_new_tokens": 8}), min_readable=0)
     found = judge(spec, candidates=pool, policy=policy, out=folder("j"), bench=make_bench("judge"))
     assert {row.score for row in found.rows()} == {None}
+
+
+def test_the_policy_is_the_judge_and_not_the_base_below_it(answered, judged, tiny_bank, make_bench, folder):
+    """An adapter that is not really loaded judges as the base does."""
+    out = folder("runs") / "09-m2" / "out"
+    tiny_bank.clear()
+    tiny_bank.add("m2", LoraSpec(r=4), seed=2)
+    noise = torch.Generator().manual_seed(0)
+    weights = {name: w + 0.05 * torch.randn(w.shape, generator=noise) for name, w in tiny_bank.snapshot("m2").items()}
+    tiny_bank.restore("m2", weights)
+    tiny_bank.save("m2", out / "adapter")
+    found = judge(JudgeSpec(**MICRO, min_readable=0), candidates=answered, policy=Policy(out), out=folder("j"), bench=make_bench("judge"))
+    assert [r.text for r in found.rows()] != [r.text for r in judged.rows()]
+    assert found.report()["judge"] == "m2"
+    assert tiny_bank.names == ("judge",)
 
 
 def test_too_few_readable_judgements_end_the_run_and_say_what_to_do(answered, policy, make_bench, folder):

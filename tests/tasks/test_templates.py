@@ -4,7 +4,13 @@ from lite import templates
 from lite.errors import RecipeError
 from lite.templates import Template
 
-SLOTS = {"choice": {"dialogue", "principle", "a", "b"}, "judge_micro": {"question", "response"}, "instruct_micro": {"examples"}}
+SLOTS = {
+    "choice": {"dialogue", "principle", "a", "b"},
+    "judge_micro": {"question", "response"},
+    "judge_additive": {"question", "response"},
+    "instruct_micro": {"examples"},
+    "instruct_eight": {"examples"},
+}
 
 
 @pytest.mark.parametrize("name", SLOTS)
@@ -42,6 +48,19 @@ def test_a_review_asks_for_the_reasons_before_the_score():
     text = templates.load("judge_micro").text
     assert text.index("reasons first") < text.index("{response}")
     assert text.endswith("Review:")
+
+
+def test_the_additive_rubric_gives_five_points_for_five_statements_and_ends_where_the_judge_begins():
+    text = templates.load("judge_additive").text
+    assert [f"\n{n}. " in text for n in range(1, 7)] == [True] * 5 + [False]
+    assert text.startswith("\n\nHuman: ")
+    assert text.endswith("\n\nAssistant:")
+    assert text.index("{question}") < text.index("{response}") < text.index("reasons") < text.index('"Score: "')
+
+
+def test_a_writer_goes_on_with_the_label_of_its_examples():
+    assert templates.load("instruct_eight").text.endswith("{examples}\nRequest:")
+    assert templates.load("instruct_micro").text.endswith("{examples}\nQuestion:")
 
 
 def test_an_unknown_template_is_answered_with_the_names_there_are(tmp_path):
