@@ -8,7 +8,7 @@ Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or 
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,14 +104,10 @@ def run_command(
 
         engine.prepare_environment(offline=offline)
         screen = Screen(quiet=quiet or as_json)
-        with ExitStack() as stack:
-            switch = stack.enter_context(Switch(screen.say))
-            tell = (
-                stack.enter_context(locks.held(locks.gpu_name(), queue=queue, say=screen.say, stop_asked=switch.asked))
-                if _wants_gpu(loaded)
-                else None
-            )
-            tools = engine.Tools(stop_asked=switch.asked, holds=tell or (lambda run: None))
+        switch = Switch(screen.say)
+        gpu = locks.held(locks.gpu_name(), queue=queue, say=screen.say, stop_asked=switch.asked)
+        with switch, gpu if _wants_gpu(loaded) else nullcontext(lambda run: None) as holds:
+            tools = engine.Tools(stop_asked=switch.asked, holds=holds)
             outcome = engine.execute(
                 loaded, text, given, runs=runs, label=label, resume=old, from_run=source, until=until, screen=screen, tools=tools
             )
