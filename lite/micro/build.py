@@ -45,7 +45,7 @@ class Shape:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     seed: int = 17
-    steps: int = 7500
+    steps: int = 10500
     batch_tokens: int = 3072
     rate: float = 4e-3
     warmup: float = 0.02

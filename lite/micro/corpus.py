@@ -11,7 +11,21 @@ from dataclasses import dataclass
 
 from lite import tasks, templates
 from lite.chance import random_for
-from lite.micro.grammar import ACTIVITIES, CONCERN, FACTS, FAMILIES, HARMS, INSTEAD, PREMISE, read_ask
+from lite.micro.grammar import (
+    ACTIVITIES,
+    CONCERN,
+    FACTS,
+    FAMILIES,
+    HARMS,
+    HEROES,
+    INSTEAD,
+    PREMISE,
+    SITES,
+    THINGS,
+    TOOLS,
+    TREASURES,
+    read_ask,
+)
 from lite.micro.oracle import CRITERIA, Grade, grade, grade_ask
 from lite.micro.replies import MIXTURE, QUALITIES, draw_points, fact, quality, reply
 from lite.micro.splits import answer, draw_ask, draw_dialogue
@@ -101,8 +115,18 @@ def _choice(rng: random.Random) -> Document:
     return Document("choice", form + label, closed=False)
 
 
+def _marks(criteria: dict[str, bool]) -> str:
+    return ", ".join(f"{name} {'yes' if met else 'no'}" for name, met in criteria.items())
+
+
 def _notes(rng: random.Random) -> Document:
-    """Honest notes on two responses, in no form that the pipeline uses: what is there to be seen in a response."""
+    """Honest notes in no form that the pipeline uses: what is there to be seen in one response, or in two."""
+    if rng.random() < 0.5:
+        family = rng.choice(FAMILIES)
+        turns = draw_dialogue(family, rng, split="train", multi_turn=0.2)
+        text, marks = _draw_reply(turns, family, rng)
+        said = " ".join(filter(None, (tasks.load(family).lead, text)))
+        return Document("notes", f"Notes.{render(turns)}{cue()} {said}\n\nIt is: {_marks(marks.criteria)}.")
     _, turns, (a, score_a), (b, score_b) = _pair(rng)
     end = "Both are alike." if score_a == score_b else f"({'A' if score_a > score_b else 'B'}) is ahead."
     return Document("notes", f"Notes.{render(turns)}\n\n(A) {a}\n\n(B) {b}\n\n(A) has {score_a} points. (B) has {score_b} points. {end}")
@@ -110,8 +134,7 @@ def _notes(rng: random.Random) -> Document:
 
 def verdict(criteria: dict[str, bool]) -> str:
     """What a review says after its cue: each criterion, then the total on the last line."""
-    reasons = ", ".join(f"{name} {'yes' if met else 'no'}" for name, met in criteria.items())
-    return f" {reasons}.\nScore: {sum(criteria.values())}"
+    return f" {_marks(criteria)}.\nScore: {sum(criteria.values())}"
 
 
 def _review(rng: random.Random) -> Document:
@@ -158,13 +181,16 @@ def _story(rng: random.Random) -> Document:
     return Document("story", "\n".join([PREMISE.fill(**premise), *tellings]))
 
 
+_WORDS = (*HEROES, *TREASURES, *SITES, *THINGS, *TOOLS)
+
+
 def _echo(rng: random.Random) -> Document:
-    """Who and what a premise names, said again: the shortest text that rewards copying."""
+    """Any words, or who and what a premise names, said again: the shortest text that rewards copying."""
+    if rng.random() < 0.5:
+        words = ", ".join(rng.sample(_WORDS, rng.randint(3, 10)))
+        return Document("echo", f"The words are: {words}. Again: {words}.")
     premise = _premise(rng)
     order = rng.sample(("hero", "treasure", "site"), 3)
-    if rng.random() < 0.5:
-        words = ", ".join(premise[slot] for slot in order)
-        return Document("echo", f"The words are: {words}. Again: {words}.")
     told = [f"The {slot} is the {premise[slot]}." for slot in order]
     return Document(
         "echo", " ".join([PREMISE.fill(**premise), *told, f"They {premise['deed']} the {premise['treasure']} in the {premise['site']}."])
@@ -184,15 +210,15 @@ _MAKERS = {
     "echo": _echo,
 }
 SHARES = {
-    "helpful": 0.23,
-    "harmless": 0.14,
+    "helpful": 0.20,
+    "harmless": 0.12,
     "outline": 0.19,
     "choice": 0.12,
-    "notes": 0.05,
+    "notes": 0.08,
     "review": 0.07,
     "instruct": 0.02,
     "facts": 0.04,
     "story": 0.09,
-    "echo": 0.05,
+    "echo": 0.07,
 }
 """Shares of documents, not of tokens."""

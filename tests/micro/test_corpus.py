@@ -100,12 +100,26 @@ def test_a_wider_gap_makes_the_right_label_likelier(choices):
 
 
 def test_notes_are_honest_and_in_no_form_of_the_pipeline(docs):
+    one, two = 0, 0
     for doc in docs["notes"]:
-        said, a, b, points_a, points_b = re.search(
-            r"Human: ([^\n]*)\n\n\(A\) (.*)\n\n\(B\) (.*)\n\n\(A\) has (\d) points\. \(B\) has (\d) points\.", doc.text, re.S
-        ).groups()
-        assert [grade_ask(read_ask(said), text).score for text in (a, b)] == [int(points_a), int(points_b)]
         assert "better response is" not in doc.text
+        if found := re.search(r"\n\n\(A\) has (\d) points\. \(B\) has (\d) points\.", doc.text):
+            said, a, b = re.search(r"Human: ([^\n]*)\n\n\(A\) (.*)\n\n\(B\) (.*)\n\n\(A\) has", doc.text, re.S).groups()
+            assert [grade_ask(read_ask(said), text).score for text in (a, b)] == [int(points) for points in found.groups()]
+            two += 1
+        else:
+            said, reply, marks = re.search(r"Human: ([^\n]*)\n\nAssistant:([^:]*(?::[^:]*)?)\n\nIt is: (.*)\.$", doc.text, re.S).groups()
+            criteria = grade_ask(read_ask(said), reply.strip()).criteria
+            assert marks == ", ".join(f"{name} {'yes' if met else 'no'}" for name, met in criteria.items())
+            one += 1
+    assert one / (one + two) == pytest.approx(0.5, abs=0.1)
+
+
+def test_echoes_say_every_word_again(docs):
+    lists = [found for d in docs["echo"] if (found := re.fullmatch(r"The words are: (.*)\. Again: (.*)\.", d.text))]
+    assert len(lists) / len(docs["echo"]) == pytest.approx(0.5, abs=0.1)
+    assert all(first == again for first, again in (found.groups() for found in lists))
+    assert {len(found[1].split(", ")) for found in lists} == set(range(3, 11))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
