@@ -7,7 +7,8 @@ COMPARABLE = "Published figures of other judges and bases cannot be compared wit
 
 
 def latest_figures(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The figures of every model that a round measured, in the order of their first appearance; of several measurements the last."""
+    """The figures of every model that a round measured, oldest first. A model is measured in several rounds: the
+    last in which it is the new one or the one before counts, of one that is only compared with, the first."""
     found: dict[str, Mapping[str, Any]] = {}
     for report in reports.values():
         for name in (report["before"], report["model"]):  # the older one first
