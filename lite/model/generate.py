@@ -65,12 +65,14 @@ def generate(
     rows: int = 64,
     groups: Sequence[int] | None = None,
     done: Callable[[int, int], None] | None = None,
+    each: Callable[[list[list[int]]], bool] | None = None,
 ) -> list[Generated]:
     """One response per prompt, in the order of the prompts.
 
     prompts: token ids     seeds: one per prompt     rows: responses decoded at once
     groups: prompts with the same number share their longest common prefix in the cache; None: nothing is shared
     done: told (responses, tokens) after every batch
+    each: told the ids of the batch so far after every token; False ends the batch, and what has not ended by itself counts as cut
     """
     if len(seeds) != len(prompts) or (groups is not None and len(groups) != len(prompts)):
         raise ValueError(f"{len(prompts)} prompts, {len(seeds)} seeds" + (f", {len(groups)} groups" if groups is not None else ""))
@@ -80,7 +82,7 @@ def generate(
     with bank.using(role):
         for batch in _batches(prompts, groups, rows):
             shared = [groups[i] for i in batch] if groups is not None else None
-            written = _decode(bank, [prompts[i] for i in batch], [seeds[i] for i in batch], shared, decoding)
+            written = _decode(bank, [prompts[i] for i in batch], [seeds[i] for i in batch], shared, decoding, each)
             for i, g in zip(batch, written, strict=True):
                 found[i] = g
             if done:
@@ -105,7 +107,12 @@ def _batches(prompts: Sequence[Sequence[int]], groups: Sequence[int] | None, row
 
 
 def _decode(
-    bank: AdapterBank, prompts: list[Sequence[int]], seeds: list[int], groups: list[int] | None, decoding: Decoding
+    bank: AdapterBank,
+    prompts: list[Sequence[int]],
+    seeds: list[int],
+    groups: list[int] | None,
+    decoding: Decoding,
+    each: Callable[[list[list[int]]], bool] | None,
 ) -> list[Generated]:
     tokenizer, device = bank.base.tokenizer, bank.base.device
     ends, stop = _end_ids(tokenizer, bank), decoding.stop
@@ -130,6 +137,9 @@ def _decode(
             if stops[i]:
                 live.which[row] = -1
         alive = [row for row, i in enumerate(live.which) if i >= 0]
+        if each and not each(ids):
+            stops = [reason or "length" for reason in stops]
+            break
         if not alive:
             break
         if len(alive) < COMPACT * len(live.which):
