@@ -75,8 +75,7 @@ def _band(line: Line, chart: Chart, at) -> Markup | None:
 def scale(low: float, high: float, wanted: int = 3) -> tuple[float, float, list[float]]:
     """Round bounds around the values, and the round numbers between them."""
     if high - low < 1e-12 * max(1.0, abs(high)):
-        room = abs(high) * 0.5 or 1.0
-        low, high = (0.0, 2 * room) if low >= 0 else (low - room, high + room)
+        low, high = (0.0, 2 * high or 1.0) if low >= 0 else (2 * low, 0.0)
     step = 10 ** math.floor(math.log10((high - low) / wanted))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= wanted + 0.5)
     bottom, top = math.floor(low / step + 1e-3), math.ceil(high / step - 1e-3)
