@@ -28,7 +28,9 @@ def tag(name: str, *children: Child, **attributes: object) -> Markup:
     ``cls`` is the class, an underscore in a name is a dash.
     """
     given = {("class" if key == "cls" else key.replace("_", "-")): value for key, value in attributes.items()}
-    head = "".join(f' {key}="{text("" if value is True else value)}"' for key, value in given.items() if value is not None and value is not False)
+    head = "".join(
+        f' {key}="{text("" if value is True else value)}"' for key, value in given.items() if value is not None and value is not False
+    )
     if name in VOID:
         return Markup(f"<{name}{head}>")
     return Markup(f"<{name}{head}>{join(*children)}</{name}>")

@@ -195,7 +195,11 @@ def preview(choice: Choice, *, runs: Path, roots: Sequence[Path], card_gib: floa
 
 def command(choice: Choice, overrides: Sequence[str], from_run: str | None) -> str:
     built_in = recipe.built_in().get(choice.name)
-    file = f"recipes/{choice.name}.yaml" if built_in and built_in.read_text(encoding="utf-8") == choice.text else f"{choice.name}.yaml"
+    file = (
+        f"recipes/{choice.name}.yaml"
+        if built_in and built_in.read_text(encoding="utf-8").strip() == choice.text.strip()
+        else f"{choice.name}.yaml"
+    )
     words = [
         "lite",
         "run",

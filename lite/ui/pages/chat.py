@@ -72,9 +72,9 @@ def build(site: Site, page: gr.Blocks) -> None:
             nobody = empty(
                 "Nobody to talk to yet", "A run that has finished its training stage brings models. ", link("new", "Start a run"), "."
             )
-            return [gr.Dropdown([], value=[]), *show(Talk(), content=nobody)]
+            return [gr.Dropdown([], value=[], multiselect=True), *show(Talk(), content=nobody)]
         offered = room(found)
-        return [gr.Dropdown([o.name for o in offered.offers], value=list(talking.defaults(offered))), *show(Talk())]
+        return [gr.Dropdown([o.name for o in offered.offers], value=list(talking.defaults(offered)), multiselect=True), *show(Talk())]
 
     def show(talk: Talk, *, busy: bool = False, content: Markup | None = None, problem: str = "") -> list[Any]:
         last = talk.exchanges[-1] if talk.exchanges else None

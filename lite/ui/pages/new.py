@@ -104,7 +104,7 @@ def build(site: Site, page: gr.Blocks) -> None:
         **QUIET,
     )
     save.click(to_save, [text, chosen], save, api_visibility="private")
-    name = gr.State("")
+    name = gr.Textbox("", visible="hidden", show_label=False)  # a State would not reach the line of script
     start.click(lambda: gr.Button("Starting ...", interactive=False), None, start, **QUIET).then(
         go, form, name, api_visibility="private", show_progress="hidden"
     ).success(None, name, None, js="(name) => { window.location.href = 'run?name=' + encodeURIComponent(name) }").failure(

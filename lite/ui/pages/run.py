@@ -16,7 +16,7 @@ NOTHING = "Choose a run"
 
 def build(site: Site, page: gr.Blocks) -> None:
     head = gr.HTML(title("Run", "Loading ..."))
-    name = gr.State("")
+    name = gr.Textbox("", visible="hidden", show_label=False)  # a State would not reach the line of script below
     sent: gr.State = gr.State({})
     with gr.Row(visible=False) as buttons:
         stop = gr.Button("Stop", variant="secondary", size="sm", scale=0, min_width=110)
@@ -61,7 +61,8 @@ def build(site: Site, page: gr.Blocks) -> None:
             return [gr.skip()] * len(shown)
         row, stages = watch.row(run), watch.stages(run)
         with_figures = [s.id for s in stages if watch.metrics(run, s.id)]
-        chosen = chosen if chosen in with_figures else _stage_to_show(run)
+        another = row.live and before.get("stages", "") not in ("", " ".join(with_figures))
+        chosen = chosen if chosen in with_figures and not another else _stage_to_show(run)  # a live page follows the run
         new = {
             "head": views.head(row, run.facts),
             "strip": views.strip(stages),
