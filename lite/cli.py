@@ -1,25 +1,25 @@
-"""The command line: run, plan, ls, show, validate, doctor, ui. Results on stdout, everything else on stderr; no torch at import.
+"""The command line: run, plan, ls, show, validate, doctor, ui; `lite.verbs` has those that look after runs. Results on stdout, everything else on stderr; no torch at import.
 
 Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or gate refused, 5 lock held,
 75 stopped but resumable, 130 second Ctrl-C.
 """
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lite import __version__, recipe, tables
-from lite.errors import LiteError, LockError, RecipeError
-from lite.plan import Node, Status, compare, plan
-from lite.runs import read
+from lite import __version__, recipe, tables, verbs
+from lite.errors import LockError, RecipeError
+from lite.plan import Node, Status, compare, plan, select
+from lite.runs import control, locks, read
+from lite.runs.journal import Journal
 from lite.runs.publish import dumps
-
-INTERRUPTED = 130
+from lite.runs.signals import Switch
+from lite.terminal import RUNS, Json, Runs, say, told
 
 app = typer.Typer(
     name="lite",
@@ -29,26 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-Runs = Annotated[Path, typer.Option("--runs", help="the folder of the runs", envvar="LITE_RUNS")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="id.knob=value, base.model=..., seed=..., task=...; the last one wins")]
-RUNS = Path("runs")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """An error of lite ends the command with its message and its exit code."""
-    try:
-        yield
-    except LiteError as e:
-        say(f"lite: {e}")
-        raise typer.Exit(e.exit_code) from e
-    except KeyboardInterrupt as e:
-        raise typer.Exit(INTERRUPTED) from e
+verbs.register(app)
 
 
 @app.command("run")
@@ -62,6 +44,11 @@ def run_command(
     name: Annotated[str | None, typer.Option(help="a label for the run, in place of the recipe's name")] = None,
     seed: Annotated[int | None, typer.Option(help="the same as seed=N")] = None,
     runs: Runs = RUNS,
+    begin: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="run no stage before this one; those must be done")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="end after this stage")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="run this stage alone; those before it must be done")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="run in the background; `lite ps`, `logs` and `stop` look after it")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="wait while another run uses the GPU")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run, and why")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="use cached models only")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress on standard error")] = False,
@@ -83,21 +70,31 @@ def run_command(
         given += [f"seed={seed}"] if seed is not None else []
         loaded = recipe.load(path, given, name=old.recipe if old and recipe_name is None else None)
         records = [*(old.stages() if old else ()), *(source.stages() if source else ())]
-        statuses = compare(plan(loaded), records)
+        begin, until = only or begin, only or until
+        statuses = select(compare(plan(loaded), records), begin, until)
         if dry_run:
             _print_plan(statuses, loaded, old or source, as_json)
             return
         _preflight(statuses, loaded, runs)
+        text = path.read_text(encoding="utf-8")
+        if detach:
+            words = [*(["--offline"] if offline else []), *(["--queue"] if queue else []), *(["--until", until] if until else [])]
+            words += ["--from-run", str(source.folder.path.resolve())] if source else []
+            _detach(loaded, text, given, runs, label, old, words, queue, as_json)
+            return
 
         from lite import engine
         from lite.runs.progress import Screen
 
         engine.prepare_environment(offline=offline)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        text = path.read_text(encoding="utf-8")
-        outcome = engine.execute(
-            loaded, text, given, runs=runs, label=label, resume=old, from_run=source, screen=Screen(quiet=quiet or as_json)
-        )
+        screen = Screen(quiet=quiet or as_json)
+        switch = Switch(screen.say)
+        gpu = locks.held(locks.gpu_name(), queue=queue, say=screen.say, stop_asked=switch.asked)
+        with switch, gpu if _wants_gpu(loaded) else nullcontext(lambda run: None) as holds:
+            tools = engine.Tools(stop_asked=switch.asked, holds=holds)
+            outcome = engine.execute(
+                loaded, text, given, runs=runs, label=label, resume=old, from_run=source, until=until, screen=screen, tools=tools
+            )
         if as_json:
             facts = {"run": str(outcome.run.folder.path), "state": outcome.state, "exit_code": outcome.exit_code, "error": outcome.error}
             print(dumps(facts | {"report": outcome.run.report() if outcome.state == "done" else None}))
@@ -138,6 +135,30 @@ def plan_command(
 
 def _to_run(statuses: Sequence[Status]) -> list[str]:
     return [status.node.id for status in statuses if status.state == "run"]
+
+
+def _wants_gpu(loaded: recipe.Recipe) -> bool:
+    from lite.fit.cards import this_card
+
+    return loaded.base.device != "cpu" and this_card() is not None
+
+
+def _detach(
+    loaded: recipe.Recipe, text: str, given: list[str], runs: Path, label: str | None, old: read.Run | None, words: list[str],
+    queue: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Start the run in a process of its own, and say where it is."""
+    if _wants_gpu(loaded) and not queue:
+        with locks.held(locks.gpu_name(), queue=False, say=say):
+            pass  # refused now rather than in the background
+    journal = Journal(old.folder, old.facts) if old else Journal.create(runs, label or loaded.name)
+    facts = {"recipe": loaded.name, "name": label or journal.facts.get("name"), "overrides": given, "stages": len(loaded.stages)}
+    child = control.start(journal, text, words=words, **facts)
+    if as_json:
+        print(dumps({"run": str(journal.run.path), "state": "queued", "pid": child.pid}))
+    else:
+        print(journal.run.path)
+        say(f"runs in the background; lite logs -f {journal.run.name}")
 
 
 def _preflight(statuses: Sequence[Status], loaded: recipe.Recipe, runs: Path) -> None:

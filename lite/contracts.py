@@ -89,6 +89,7 @@ class RewardSpec(Spec):
         default="last", description="the reward is read at the last token (Yang et al. 2023), or as the mean over the response tokens"
     )
     center: float = Field(default=0.0, ge=0, description="weight of (chosen + rejected)^2 in the loss: keeps rewards near 0")
+    save_every: int = Field(default=50, ge=1, description="optimiser steps between checkpoints", json_schema_extra=NO_EFFECT)
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
     checkpointing: bool = Field(default=False, description="recompute activations in the backward pass", json_schema_extra=NO_EFFECT)
 
@@ -139,7 +140,9 @@ class PpoSpec(Spec):
         default="separate", description="separate: an adapter of its own; joint: a head on the policy's trunk"
     )
     value_init: Literal["zero", "reward"] = Field(default="zero", description="the value head starts at zero or from the reward head")
-    save_every: int = Field(default=20, ge=1, description="PPO steps between the adapters that dev_prompts compares")
+    save_every: int = Field(
+        default=20, ge=1, description="PPO steps between checkpoints, and between the adapters that dev_prompts compares"
+    )
     dev_prompts: int = Field(
         default=0, ge=0, description="dev prompts on which the kept adapters are compared by the reward model; 0: keep the last"
     )

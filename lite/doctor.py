@@ -61,12 +61,14 @@ def checks(runs: Path) -> Iterator[Check]:
     yield from _packages()
     yield from _compute()
     yield _tiny_base()
+    yield _login()
     offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "TRUE")
     yield Check(
         "network",
         "green",
-        "offline mode is on: only cached models are used" if offline else "online mode; --offline switches the network off",
+        "offline mode is on: only cached models are used" if offline else "online mode: cached models first; --offline switches it off",
     )
+    yield Check("telemetry", "green", "off: lite sends nothing, and switches off what the libraries would send")
 
 
 def _memory() -> Check:
@@ -128,8 +130,9 @@ def _compute() -> Iterator[Check]:
         yield Check("torch", "red", found["failure"], "install torch again: https://pytorch.org/get-started")
         return
     gpu = found.get("gpu")
+    yield from _driver()
     if gpu:
-        types = "bf16" if gpu["bf16"] else "fp16 (no bf16)"
+        types = "bf16 and fp16" if gpu["bf16"] else "fp16 (no bf16)"
         yield Check("gpu", "green", f"{gpu['name']}, {gpu['memory'] / GIB:.1f} GiB, {types}")
     else:
         yield Check("gpu", "amber", "none that torch sees", "fine for the tiny base; a 7B base wants a card with 8 GB")
@@ -145,6 +148,30 @@ def _compute() -> Iterator[Check]:
         yield Check("4 bits", "red", f"a 4-bit product is off by {error:.0%}", "pip install --force-reinstall bitsandbytes")
     else:
         yield Check("4 bits", "green", f"bitsandbytes quantises and multiplies (error {error:.1%})")
+
+
+def _driver() -> Iterator[Check]:
+    """The driver by the maker's own program, which also works where torch sees nothing."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return
+    try:
+        asked = [program, "--query-gpu=driver_version,memory.used", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as e:
+        yield Check("driver", "red", f"nvidia-smi fails: {str(e).splitlines()[0]}", "install the driver again, or start the machine anew")
+        return
+    version, _, used = (done.stdout.splitlines() or ["?, ?"])[0].partition(", ")
+    yield Check("driver", "green", f"{version}, {used} of the card in use")
+
+
+def _login() -> Check:
+    """Whether there is a token for gated models; it is never shown, nor tried on the network."""
+    from huggingface_hub import get_token
+
+    if get_token():
+        return Check("hub login", "green", "a token is there")
+    return Check("hub login", "amber", "no token", "fine for open models; `hf auth login` for gated ones such as Llama")
 
 
 def _probe() -> dict[str, Any]:

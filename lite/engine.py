@@ -4,6 +4,7 @@ Imports no torch by itself: stage functions, the bench and the base are fetched 
 is in :class:`Tools`, so that tests bring their own.
 """
 
+import errno
 import importlib
 import logging
 import os
@@ -19,27 +20,30 @@ from typing import Any, NamedTuple
 from lite import __version__, tasks
 from lite.artifacts import Artifact, Evaluation
 from lite.contracts import BaseSpec
-from lite.errors import ArtifactError, DivergedError, LiteError, StageError
-from lite.plan import Node, Status, compare, plan
+from lite.errors import ArtifactError, DivergedError, LiteError, PreconditionError, StageError, Stopped
+from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
-from lite.runs import env, publish
-from lite.runs.journal import Journal, StageJournal, now
+from lite.runs import env, process, publish
+from lite.runs.checkpoints import Checkpoint, Checkpoints
+from lite.runs.journal import Journal, StageJournal, clean, now
 from lite.runs.layout import StageFolder
 from lite.runs.progress import Counter, Screen, duration
 from lite.runs.read import Run, StageRecord, open_run, read_json
-
-STOPPED = 75
-"""Exit code of a run that was stopped and can be resumed (EX_TEMPFAIL: schedulers queue it again)."""
+from lite.runs.signals import INTERRUPTED, STOPPED
 
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning ones slow a shared machine down twentyfold
     "TOKENIZERS_PARALLELISM": "false",  # its threads and our forks do not go together
     "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL's trainers report home otherwise
     "DO_NOT_TRACK": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }
 QUIET_ENVIRONMENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """No bars but ours; theirs fill log files with carriage returns."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def prepare_environment(*, offline: bool) -> None:
@@ -74,6 +78,9 @@ class Tools:
     stage_function: Callable[[str], Callable[..., Artifact]] = stage_function
     load_bank: Callable[[BaseSpec], Any] = load_bank
     make_bench: Callable[..., Any] = make_bench
+    stop_asked: Callable[[], bool] = lambda: False
+    holds: Callable[[str], None] = lambda run: None
+    """Told the run that is about to begin, for whoever asks who holds the GPU."""
 
 
 class Outcome(NamedTuple):
@@ -101,6 +108,9 @@ class Reporter:
     def show(self, **values: Any) -> None:
         self._files.show(**values)
 
+    def figures(self) -> dict[str, int]:
+        return self._files.sizes()
+
     def log(self, text: str) -> None:
         self._journal.log(f"{self._stage}: {text}")
         self._screen.say(f"  {self._stage}: {text}")
@@ -115,6 +125,7 @@ def execute(
     label: str | None = None,
     resume: Run | None = None,
     from_run: Run | None = None,
+    until: str | None = None,
     screen: Screen | None = None,
     tools: Tools | None = None,
 ) -> Outcome:
@@ -122,22 +133,26 @@ def execute(
 
     ``text`` is the recipe as written, kept beside the results.
     """
-    screen = screen or Screen()
+    screen, tools = screen or Screen(), tools or Tools()
     nodes = plan(recipe)
     journal = Journal(resume.folder, resume.facts) if resume else Journal.create(runs, label or recipe.name)
     with journal.held(), _library_logs(journal):
+        tools.holds(str(journal.run.path))
         _begin(journal, recipe, nodes, text, overrides, label)
         screen.say(f"{'resuming' if resume else 'run'} {journal.run.path}")
         records = [*(resume.stages() if resume else ()), *(from_run.stages() if from_run else ())]
         try:
-            statuses = compare(nodes, records)
+            statuses = select(compare(nodes, records), None, until)
             if any(status.state == "run" for status in statuses):  # an earlier report is no longer this run's
                 journal.run.report_md.unlink(missing_ok=True)
                 journal.run.report_json.unlink(missing_ok=True)
-            artifacts = _stages(recipe, nodes, statuses, journal, screen, tools or Tools())
+            artifacts = _stages(recipe, nodes, statuses, journal, screen, tools)
+            if len(artifacts) < len(nodes):
+                return _end(journal, "stopped", 0, f"ended after {until}, as asked; go on with: lite run --resume {journal.run.path}")
             _report(journal, recipe, nodes, artifacts)
-        except KeyboardInterrupt:
-            return _end(journal, "stopped", STOPPED, f"stopped; go on with: lite run --resume {journal.run.path}")
+        except (Stopped, KeyboardInterrupt) as e:
+            code = STOPPED if isinstance(e, Stopped) else INTERRUPTED
+            return _end(journal, "stopped", code, f"stopped; go on with: lite run --resume {journal.run.path}")
         except DivergedError as e:
             return _end(journal, "diverged", e.exit_code, str(e))
         except LiteError as e:
@@ -159,7 +174,7 @@ def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, o
         stage=None,
         stages=len(nodes),
         progress=None,
-        pid=os.getpid(),
+        **process.identity(),
         started=journal.facts.get("started") or now(),
         resumed=now() if journal.facts.get("started") else None,
         finished=None,
@@ -171,10 +186,13 @@ def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, o
 
 
 def _end(journal: Journal, state: str, exit_code: int, error: str | None) -> Outcome:
-    if error:
-        journal.log(error)
-    journal.update(state=state, exit_code=exit_code, error=error, finished=now(), progress=None)
-    journal.event(f"run {state}", exit_code=exit_code)
+    try:
+        if error:
+            journal.log(error)
+        journal.update(state=state, exit_code=exit_code, error=clean(error) if error else None, finished=now(), progress=None)
+        journal.event(f"run {state}", exit_code=exit_code)
+    except OSError as e:  # a full disk takes no last words either; the run is then seen as interrupted
+        error = f"{error or f'the run is {state}'} (and its state could not be written: {e.strerror})"
     return Outcome(open_run(journal.run.path), state, exit_code, error)
 
 
@@ -192,7 +210,9 @@ def _stages(
             banks.append(tools.load_bank(recipe.base))
         return banks[0]
 
-    for node, status in zip(nodes, statuses, strict=True):
+    for node, status in zip(nodes, statuses, strict=False):  # `until` ends the statuses early
+        if tools.stop_asked():
+            raise Stopped
         folder = journal.run.stage(node.number, node.id)
         head = f"[{node.number}/{len(nodes)}] {node.id}"
         journal.update(stage=node.id, number=node.number)
@@ -239,17 +259,25 @@ def _run_stage(
     """
     if read_json(folder.stage).get("fingerprint") != node.fingerprint:
         _clear(folder)
-    folder.metrics.unlink(missing_ok=True)  # a stage begins anew, and its figures with it
-    folder.samples.unlink(missing_ok=True)
     folder.ckpt.mkdir(parents=True, exist_ok=True)
     facts = {**node.to_json(), "identity": dict(node.identity), "started": now(), "finished": None}
     publish.write_json(folder.stage, facts)
-    reporter = Reporter(node.id, journal, StageJournal(folder), screen)
+    files = StageJournal(folder)
+    reporter = Reporter(node.id, journal, files, screen)
+    resumed = _newest_checkpoint(folder, reporter)
+    files.cut(resumed.figures if resumed else {})  # the figures of steps that are done again are told again
     begun = time.monotonic()
     try:
         function = tools.stage_function(node.kind)
         bench = tools.make_bench(
-            task=tasks.load(recipe.task), seed=recipe.seed, stage=node.id, ckpt=folder.ckpt, reporter=reporter, load_bank=bank
+            task=tasks.load(recipe.task),
+            seed=recipe.seed,
+            stage=node.id,
+            ckpt=folder.ckpt,
+            reporter=reporter,
+            load_bank=bank,
+            stop_asked=tools.stop_asked,
+            resumed=resumed,
         )
         with publish.folder(folder.out) as scratch:
             given = function(node.spec, **_inputs(node, artifacts), out=scratch, bench=bench)
@@ -258,15 +286,36 @@ def _run_stage(
             seconds = time.monotonic() - begun
             facts |= {"finished": now(), "seconds": round(seconds, 3), "files": publish.digests(scratch)}
             publish.write_json(folder.stage, facts)
-    except LiteError:
-        journal.log(traceback.format_exc())
+    except LiteError:  # its message is the story
         raise
     except Exception as e:
+        if full := _disk_is_full(e):
+            raise PreconditionError(
+                f"stage {node.id}: no space left ({full}); nothing that was finished is lost: free some space and go on with "
+                f"lite run --resume {journal.run.path}"
+            ) from e
         journal.log(traceback.format_exc())
         reason = f"{type(e).__name__}: {e}".splitlines()[0]
         raise StageError(f"stage {node.id} failed: {reason} (the whole story is in {journal.run.log})") from e
     shutil.rmtree(folder.ckpt, ignore_errors=True)
     return seconds
+
+
+def _disk_is_full(error: BaseException | None) -> str | None:
+    """What a full disk, a quota or a limit on file sizes said, if that is what an error comes from. safetensors tells it as text only."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL or any(os.strerror(number) in str(error) for number in FULL):
+            return str(error).splitlines()[0]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _newest_checkpoint(folder: StageFolder, reporter: Reporter) -> Checkpoint | None:
+    """What a training goes on from: the newest whole checkpoint; the log says why a newer one is not believed."""
+    found, problems = Checkpoints(folder.ckpt).newest()
+    for problem in problems:
+        reporter.log(f"{problem}; {f'going on from step {found.step}' if found else 'beginning anew'}")
+    return found
 
 
 def _inputs(node: Node, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:

@@ -49,3 +49,7 @@ class LockError(LiteError, OSError):
 
 class StageError(LiteError, RuntimeError):
     exit_code = 1
+
+
+class Stopped(BaseException):
+    """Not an error, so no ``except Exception`` takes it for one: the user asked the run to stop, and it can be resumed."""

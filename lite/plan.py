@@ -6,7 +6,7 @@ so that a later plan can say what changed.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,13 @@ from pydantic import BaseModel
 
 from lite import tasks
 from lite.contracts import CONTRACTS, BaseSpec, Contract, Spec
+from lite.errors import RecipeError
 from lite.recipe import Recipe, Stage
 from lite.runs.publish import file_digest, plain
 from lite.runs.read import StageRecord
 from lite.sources.files import row_files
 from lite.wiring import Wire
+from lite.yamltext import hint
 
 
 @dataclass(frozen=True)
@@ -164,12 +166,26 @@ def compare(nodes: Iterable[Node], records: Iterable[StageRecord]) -> tuple[Stat
     return tuple(found)
 
 
+def select(statuses: Sequence[Status], begin: str | None, until: str | None) -> tuple[Status, ...]:
+    """The stages up to ``until``; those before ``begin`` must be done already."""
+    ids = [status.node.id for status in statuses]
+    if unknown := [name for name in (begin, until) if name and name not in ids]:
+        raise RecipeError("lite run", [f"no stage {name!r}{hint(name, ids)}" for name in unknown])
+    if begin and until and ids.index(begin) > ids.index(until):
+        raise RecipeError("lite run", [f"--from {begin} lies behind --until {until}"])
+    missing = [status for status in statuses[: ids.index(begin)] if status.state == "run"] if begin else []
+    if missing:
+        left_out = [f"{status.node.id} is not done ({status.why}), and --from {begin} leaves it out" for status in missing]
+        raise RecipeError("lite run", [*left_out, "go on with a run that has them (--resume, --from-run), or leave --from out"])
+    return tuple(statuses[: ids.index(until) + 1 if until else None])
+
+
 def why(node: Node, before: StageRecord | None) -> str:
     """What a node differs in from the record of its last run."""
     if before is None:
         return "never run"
     if before.fingerprint == node.fingerprint:
-        return "was not finished; begins anew"
+        return f"was not finished; {before.left_off}"
     old, new = before.identity, plain(node.identity)
     reasons = []
     if old.get("kind") != new["kind"]:

@@ -40,16 +40,31 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 def _runs(runs: Path) -> list[dict[str, Any]]:
-    return [
-        {
-            "run": run.name,
-            "recipe": run.recipe,
-            "state": run.state,
-            "stage": f"{run.facts.get('number', 0)}/{run.facts.get('stages', 0)} {run.facts.get('stage') or ''}".strip(),
-            "started": run.facts.get("started"),
-        }
-        for run in read.all_runs(runs)
-    ]
+    return [run_row(run) for run in read.all_runs(runs)]
+
+
+def run_row(run: read.Run) -> dict[str, Any]:
+    return {
+        "run": run.name,
+        "recipe": run.recipe,
+        "state": run.state,
+        "stage": f"{run.facts.get('number', 0)}/{run.facts.get('stages', 0)} {run.facts.get('stage') or ''}".strip(),
+        "started": run.facts.get("started"),
+    }
+
+
+def progress_row(run: read.Run) -> dict[str, Any]:
+    done = run.facts.get("progress") or {}
+    return run_row(run) | {"progress": f"{done['done']}/{done['total']} {done['unit']}" if done else "", "pid": run.facts.get("pid")}
+
+
+def bytes_text(n: int) -> str:
+    """``1.5 MiB``, seven characters and its unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024 or unit == "GiB":
+            break
+        n /= 1024  # type: ignore[assignment]
+    return f"{n:7.1f} {unit}"
 
 
 def _tasks() -> list[dict[str, Any]]:

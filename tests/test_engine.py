@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from lite import engine
-from lite.errors import ArtifactError, DivergedError, JudgeError, LockError, PreconditionError
+from lite.errors import ArtifactError, DivergedError, JudgeError, LockError, PreconditionError, Stopped
 from lite.runs import read
+from lite.runs.checkpoints import Checkpoints
+from lite.runs.journal import StageJournal
 
 ALL = ["prompts", "contrast", "reward", "ppo", "evaluate"]
 
@@ -179,10 +181,40 @@ def test_figures_are_not_doubled_and_an_old_report_does_not_stay(fakes):
     assert not metrics.exists() or "old" not in metrics.read_text()
 
 
+def interrupted_at_step_4(fakes):
+    """A run that was stopped in its PPO stage, with a checkpoint of step 2 and one of step 4, and a line of figures after them."""
+    fakes.stages.fail["ppo"] = KeyboardInterrupt()
+    run = fakes.go().run
+    folder = run.stages()[3].folder
+    figures = StageJournal(folder)
+    for step in (1, 2, 3, 4, 5):
+        figures.metric(step=step)
+        if step in (2, 4):
+            with Checkpoints(folder.ckpt).write(step, 80, figures.sizes()) as scratch:
+                (scratch / "state.json").write_text("{}")
+    return run, folder
+
+
+@pytest.mark.parametrize(("damage", "expected"), [(False, 4), (True, 2)])
+def test_a_training_goes_on_from_its_newest_whole_checkpoint(fakes, damage, expected):
+    run, folder = interrupted_at_step_4(fakes)
+    if damage:
+        (folder.ckpt / "checkpoint-4" / "state.json").unlink()
+    fakes.go(resume=run)
+    assert fakes.stages.calls[-2].bench.resumed.step == expected
+    steps = [line.get("step") for line in read.lines(folder.metrics)]
+    assert steps == [1, *range(1, expected + 1), 1]  # the fake tells a step 1 each time it runs
+    started = [e["why"] for e in read.lines(run.folder.events) if e["event"] == "stage started"]
+    assert "was not finished; goes on from step 4 of 80" in started
+    log = run.folder.log.read_text()
+    assert ("checkpoint-4: state.json is missing; going on from step 2" in log) == damage
+
+
 @pytest.mark.parametrize(
     ("raised", "state", "code"),
     [
-        (KeyboardInterrupt(), "stopped", 75),
+        (KeyboardInterrupt(), "stopped", 130),
+        (Stopped(), "stopped", 75),
         (DivergedError("kl 400"), "diverged", 4),
         (JudgeError("3 % readable"), "failed", 4),
         (PreconditionError("no GPU"), "failed", 3),

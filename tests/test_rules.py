@@ -44,13 +44,16 @@ RANKS: list[tuple[str, ...]] = [
     ("lite.engine", "lite.doctor"),
     ("lite.chat",),
     ("lite.ui",),
+    ("lite.terminal",),
+    ("lite.verbs",),
     ("lite.cli",),
 ]
 HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
 TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.contracts", "lite.recipe", "lite.plan",
               "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
-              "lite.micro.world", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources", "lite.ui", "lite.chat.offers", "lite.chat.process")  # fmt: skip
+              "lite.micro.world", "lite.verbs", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources", "lite.ui", "lite.chat.offers",
+              "lite.chat.process")  # fmt: skip
 
 FILES = {
     ".".join(("lite", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

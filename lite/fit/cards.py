@@ -7,6 +7,7 @@ A time is a range. Its lower end is the roofline: the slower of the memory bandw
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import NamedTuple
 
 from lite.contracts import BaseSpec
@@ -69,6 +70,11 @@ def seconds(work: Decode | Pass, shape: Shape, base: BaseSpec, card: Card) -> tu
     slow = max(step / EFFICIENCY, launches + (unpack if rows > 1 else 0.0))
     prompts = 2 * work.responses * work.prompt * shape.linear_weights / card.flops
     return batches * work.new * step + prompts, batches * work.new * slow + prompts / EFFICIENCY
+
+
+def any_gpu() -> bool:
+    """Whether there is a sign of a GPU, of whatever make."""
+    return this_card() is not None or any(Path(sign).exists() for sign in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
 
 
 def this_card() -> float | None:

@@ -4,7 +4,7 @@ The moments of a stage follow its code: adapters and optimiser stay for the whol
 never live together. Lengths that only a tokenizer knows are assumed, and the assumptions stand at the top.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ ACCEPTED = 0.57
 """Share of draws that a side of a pair keeps, such that 97% of pairs survive five attempts (Yang et al. 2023)."""
 SCORING_TOKENS = 4096
 """Tokens per forward pass of the evaluation, as in ``lite.stages.evaluate``."""
+CHECKPOINTS = 3  # of a training: the newest two, and the one that is being written
 BYTES_PER_TOKEN = 5  # of text on disk, JSON included
 
 Parts = Mapping[str, int]
@@ -179,7 +180,7 @@ def reward(spec: RewardSpec, node: Node, site: Site) -> Demand:
         site.updating(resident, max(spec.micro_tokens, 2 * spec.max_tokens), [own], spec, r=spec.lora.r, logits=False),
         site.scoring(resident, max(spec.micro_tokens, spec.max_tokens), logits=False, knobs=("micro_tokens",)),
     )
-    return Demand(moments, passes, sizes.fp32(own))
+    return Demand(moments, passes, sizes.fp32(own) + CHECKPOINTS * _state([own]))
 
 
 def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
@@ -211,7 +212,8 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
         Pass((roles + 1) * spec.dev_prompts * (prompt + response), spec.micro_tokens, 2, 1),
     )
     work = (*one_step * spec.steps, *(choosing * kept if spec.dev_prompts else ()))
-    return Demand(moments, work, (kept + 2) * sizes.fp32(policy))  # kept while it runs, the last good one, and the result
+    state = _state(trained) + 2 * sizes.fp32(policy)  # the last good and the best adapter are part of it
+    return Demand(moments, work, sizes.fp32(policy) + CHECKPOINTS * state)
 
 
 def evaluate(spec: EvaluateSpec, node: Node, site: Site) -> Demand:
@@ -238,6 +240,11 @@ def evaluate(spec: EvaluateSpec, node: Node, site: Site) -> Demand:
     work = (Decode(replies, spec.batch_rows, mean, spec.max_new_tokens, adapter=bool(policies)), Pass(tokens, SCORING_TOKENS, 2, 1))
     longest = max(SCORING_TOKENS, site.longest(node) + spec.max_new_tokens)
     return Demand((*moments, site.scoring(resident, longest, logits=True)), work, 2 * tokens * BYTES_PER_TOKEN)
+
+
+def _state(trained: Sequence[Iterable[int]]) -> int:
+    """Bytes of a checkpoint: weights in 32 bits, two moments in 8."""
+    return sum(map(sizes.fp32, trained)) * 3 // 2
 
 
 def _both_ways(checkpointing: bool) -> tuple[int, int]:

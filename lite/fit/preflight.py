@@ -7,13 +7,15 @@ from pathlib import Path
 from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.estimate import download, estimate, refuse
-from lite.fit.shape import hub_cache
+from lite.fit.shape import Shape, hub_cache, shape_of
 from lite.plan import Node
 from lite.recipe import Recipe
 
 MARGIN = 1.2
 """Free space asked for over the estimate."""
 ANY_CARD = 8.0
+CPU_WEIGHTS = 1e9
+"""A base with more is not begun on a processor unless the recipe asks for it."""
 
 
 def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
@@ -21,7 +23,19 @@ def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collec
     card = cards.this_card() if recipe.base.device != "cpu" else None
     if card is not None:
         refuse(recipe, nodes, card_gib=card, only=only)
+    elif recipe.base.device == "auto" and not cards.any_gpu():
+        refuse_cpu(recipe, nodes, only=only)
     refuse_disk(recipe, nodes, runs=runs, only=only)
+
+
+def refuse_cpu(recipe: Recipe, nodes: Sequence[Node], *, only: Collection[str]) -> None:
+    """Refuse a base that a processor would take weeks for."""
+    shape = shape_of(recipe.base)
+    if isinstance(shape, Shape) and shape.linear_weights > CPU_WEIGHTS and any(n.id in only and n.contract.uses_base for n in nodes):
+        raise PreconditionError(
+            f"no GPU here, and {recipe.base.model} has {shape.linear_weights / 1e9:.1f} billion weights: take a machine with one "
+            "(`lite doctor` says what it sees), base.model=tiny, or base.device=cpu to wait for it all the same"
+        )
 
 
 def refuse_disk(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from lite import micro
 from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
 from lite.model.quiet import no_loading_bar
+from lite.sources.reach import ask, model_folder
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,23 @@ def load_base(spec: BaseSpec) -> Base:
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     source, is_folder = _place(spec.model)
+    cached = None if is_folder else model_folder(spec.model, spec.revision)
+    if not is_folder and not cached:
+        ask(
+            spec.model,
+            spec.revision,
+            f"base.model: {spec.model!r} could not be loaded",
+            "give a folder, a Hub id that is cached or reachable, or `tiny`",
+        )
+    place = str(cached or source)
     # A folder never asks the Hub anything; code that comes with a model is never run, nor asked about.
-    where: dict[str, Any] = {"revision": spec.revision, "local_files_only": is_folder, "trust_remote_code": False}
+    where: dict[str, Any] = {"revision": spec.revision, "local_files_only": is_folder or bool(cached), "trust_remote_code": False}
     stop_cpu_repacking()
     try:
         with no_loading_bar():
-            tokenizer = AutoTokenizer.from_pretrained(source, **where)
+            tokenizer = AutoTokenizer.from_pretrained(place, **where)
             model = AutoModelForCausalLM.from_pretrained(
-                source,
+                place,
                 dtype=dtype,
                 quantization_config=_nf4(dtype) if spec.quantize == "nf4" else None,
                 device_map={"": str(device)},  # without it 4-bit weights go to the GPU where there is one, `device: cpu` or not

@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,11 +54,31 @@ class StageJournal:
     def show(self, **values: Any) -> None:
         append_line(self.folder.samples, publish.dumps(values))
 
+    def sizes(self) -> dict[str, int]:
+        """How many bytes of figures there are by now, on the disk and not only on their way."""
+        found = {}
+        for file in (self.folder.metrics, self.folder.samples):
+            if file.is_file():
+                with file.open("rb") as f:
+                    os.fsync(f.fileno())
+                    found[file.name] = f.seek(0, os.SEEK_END)
+        return found
+
+    def cut(self, sizes: Mapping[str, int]) -> None:
+        """Take the figures back to what they were: those of steps that are done again would stand there twice."""
+        for file in (self.folder.metrics, self.folder.samples):
+            if not sizes.get(file.name):
+                file.unlink(missing_ok=True)
+            elif file.is_file() and file.stat().st_size > sizes[file.name]:
+                os.truncate(file, sizes[file.name])
+
 
 class Journal:
     """The one writer of a run's run.json, events and log."""
 
     PROGRESS_SECONDS = 2.0
+    LOG_BYTES = 2 * 2**20
+    """A longer log becomes the older one, in place of the one before: a library that warns at every step fills no disk."""
 
     def __init__(self, run: RunFolder, facts: dict[str, Any] | None = None):
         self.run, self.facts = run, dict(facts or {})
@@ -91,6 +111,8 @@ class Journal:
         append_line(self.run.events, publish.dumps({"at": now(), "event": event, **values}))
 
     def log(self, text: str) -> None:
+        if self.run.log.is_file() and self.run.log.stat().st_size > self.LOG_BYTES:
+            os.replace(self.run.log, self.run.older_log)
         append_line(self.run.log, "\n".join(f"{now()} {line}" for line in clean(text).splitlines()) or now())
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The names of everything in a run's folder, and the only code that knows them.
 
 runs/<UTC>-<recipe>-<6 hex>/
-  recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  report.json  report.md  lock
+  recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  log.1.txt  report.json  report.md  console.txt  lock
   stages/01-prompts/  stage.json  metrics.jsonl  samples.jsonl  ckpt/  out/
   reviews/contrast.jsonl  ratings/ppo-vs-base/  votes.jsonl      what people add; no stage reads it
 """
@@ -77,6 +77,15 @@ class RunFolder:
         return self.path / "log.txt"
 
     @property
+    def older_log(self) -> Path:
+        return self.path / "log.1.txt"
+
+    @property
+    def console(self) -> Path:
+        """What a detached run's process prints, its own last words included."""
+        return self.path / "console.txt"
+
+    @property
     def lock(self) -> Path:
         return self.path / "lock"
 
@@ -106,6 +115,11 @@ class RunFolder:
 
 
 def new_run_name(label: str, now: datetime | None = None) -> str:
-    """``<UTC>-<label>-<6 hex>``: sorts by time and never repeats."""
-    stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-    return f"{stamp}-{label[:50]}-{secrets.token_hex(3)}"
+    """``<UTC>-<label>-<6 hex>``: never repeats; the first three digits are the second's part of 4096, so that order is time to the end."""
+    now = now or datetime.now(UTC)
+    return f"{now.strftime('%Y%m%dT%H%M%SZ')}-{label[:50]}-{now.microsecond * 4096 // 10**6:03x}{secrets.randbelow(4096):03x}"
+
+
+def begun(name: str) -> tuple[str, str]:
+    """What runs are sorted by, whatever their labels."""
+    return name[:16], name[-6:]

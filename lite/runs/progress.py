@@ -2,9 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+BAR = 16
+"""Columns of the bar itself."""
 
 
 def duration(seconds: float) -> str:
@@ -18,6 +21,17 @@ def duration(seconds: float) -> str:
 
 def figure(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def fitting(parts: Iterable[str], width: int) -> str:
+    """As many of the parts, in their order, as fit on the rest of a line: a terminal would cut the last one short."""
+    line = ""
+    for part in filter(None, parts):
+        longer = f"{line}  {part}" if line else part
+        if len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 class Counter:
@@ -102,7 +116,7 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         if self._bars is None:
-            columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            columns = (TextColumn("{task.description}"), BarColumn(BAR), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
             self._bars = Progress(*columns, console=Console(file=self.stream), transient=True)
             self._bars.start()
         self._open += 1
@@ -110,7 +124,8 @@ class Screen:
 
         def show(counter: Counter) -> None:
             left = "" if counter.left is None else f"{duration(counter.left)} left"
-            note = f"{unit}  {counter.rate:.3g}/s  {left}  {counter.figures_text()}"
+            taken = len(label) + BAR + 2 * len(str(total)) + 4
+            note = fitting([f"{unit} {counter.rate:.3g}/s", left, *counter.figures_text().split("  ")], self._bars.console.width - taken)
             self._bars.update(task, completed=counter.done, note=note)
 
         try:

@@ -65,13 +65,21 @@ def folder(out: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True)
     try:
         yield scratch
+        readable = scratch.stat().st_mode & 0o666  # as the user's mask has it; safetensors writes files that only their owner reads
         for file in _files(scratch):
-            _flush(file)
+            file.chmod(readable)
+        flush_files(scratch)
         shutil.rmtree(out, ignore_errors=True)
         os.replace(scratch, out)
         _flush(out.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def flush_files(root: Path) -> None:
+    """See every file below a folder to the disk."""
+    for file in _files(root):
+        _flush(file)
 
 
 def digests(root: Path) -> dict[str, str]:

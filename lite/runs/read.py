@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import RecipeError
+from lite.runs import process
 from lite.runs.journal import try_lock
-from lite.runs.layout import RunFolder, StageFolder
+from lite.runs.layout import RunFolder, StageFolder, begun
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class StageRecord:
         return self.facts.get("seconds")
 
     @property
+    def left_off(self) -> str:
+        """How a stage that was not finished will go on. Checkpoints are looked at only: whether one is whole is seen when it is used."""
+        manifests = [read_json(file) for file in self.folder.ckpt.glob("checkpoint-*/manifest.json")]
+        if newest := max(manifests, key=lambda m: m.get("step", 0), default=None):
+            return f"goes on from step {newest.get('step')} of {newest.get('of')}"
+        return "goes on where it left off" if any(self.folder.ckpt.glob("*.jsonl")) else "begins anew"
+
+    @property
     def done(self) -> bool:
         return bool(self.fingerprint) and self.folder.out.is_dir()
 
@@ -64,13 +73,15 @@ class Run:
     def state(self) -> str:
         """The state that run.json tells; `interrupted` where it tells of a process that is no more."""
         state = str(self.facts.get("state", "queued"))
-        return "interrupted" if state == "running" and not self.alive else state
+        return "interrupted" if state in ("running", "queued") and not self.alive else state
 
     @property
     def alive(self) -> bool:
-        """Whether a process holds the run's lock."""
+        """Whether a process holds the run's lock, or was started and waits for its turn."""
         if not self.folder.lock.is_file():
             return False
+        if self.facts.get("state") == "queued" and process.lives(self.facts):
+            return True
         with self.folder.lock.open() as f:
             return not try_lock(f.fileno())
 
@@ -111,9 +122,10 @@ def open_run(path: Path) -> Run:
 
 def all_runs(runs: Path) -> list[Run]:
     """The runs of a folder, oldest first."""
-    if not runs.is_dir():
-        return []
-    return [open_run(path) for path in sorted(runs.iterdir()) if (path / "run.json").is_file()]
+    if runs.exists() and not runs.is_dir():
+        raise RecipeError("--runs", [f"{runs} is a file; name the folder of the runs"])
+    found = sorted(runs.iterdir(), key=lambda path: begun(path.name)) if runs.is_dir() else ()
+    return [open_run(path) for path in found if (path / "run.json").is_file()]
 
 
 def latest(runs: Path, recipe: str | None = None) -> Run | None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lite.errors import PreconditionError, RecipeError
 from lite.sources.files import Row
+from lite.sources.reach import snapshot
 from lite.tasks import Task
 
 REPO = "Anthropic/hh-rlhf"
@@ -52,6 +53,9 @@ def _fetch(subset: str, revision: str | None, what: str) -> Path:
     disable_progress_bars()
     offline = huggingface_hub.is_offline_mode()
     try:
+        here = snapshot(REPO, revision)
+        if here and any((here / subset).glob("*")):
+            return here  # what is cached is taken without asking whether it changed
         return Path(
             huggingface_hub.snapshot_download(
                 REPO, repo_type="dataset", revision=revision, allow_patterns=f"{subset}/*", local_files_only=offline

@@ -11,10 +11,11 @@ from pathlib import Path
 from lite.artifacts import Pairs, Prompts
 from lite.contracts import ContrastSpec
 from lite.model.encoding import encode
-from lite.model.generate import Decoding, generate
+from lite.model.generate import Decoding
 from lite.records import Pair, Prompt, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
+from lite.stages.drawing import draw
 from lite.text import pairing, statistics
 from lite.text.clean import Accepted, Rejected, accept
 from lite.text.contrast import Contrast, draw_index
@@ -70,15 +71,18 @@ def _draw(
             todo = [place for place in ids if not isinstance(outcomes.get(place), Accepted)]
             if not todo:
                 break
-            found = generate(
+            found = draw(
+                bench,
+                f"attempt-{attempt + 1}",
                 bank,
                 None,
                 [ids[place] for place in todo],
+                keys=[f"{rows[i].id}.{SIDES[k]}" for i, k in todo],
                 seeds=[bench.seed_for(rows[i].id, SIDES[k], attempt) for i, k in todo],
                 decoding=decoding,
                 rows=spec.batch_rows,
                 groups=[i for i, _ in todo] if spec.shared_prefix else None,
-                done=(lambda n, tokens: bar.advance(n, tokens=tokens)) if attempt == 0 else None,
+                bar=bar if attempt == 0 else None,
             )
             for place, generated in zip(todo, found, strict=True):
                 outcomes[place], attempts[place] = accept(generated.text, generated.stop), attempt + 1

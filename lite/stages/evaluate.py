@@ -16,10 +16,11 @@ from lite.evaluate.markdown import render
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode, encode_row
 from lite.model.forward import logprob_rows, reward_rows
-from lite.model.generate import Decoding, generate
+from lite.model.generate import Decoding
 from lite.records import Prompt, Reply, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
+from lite.stages.drawing import draw as draw_replies
 from lite.text.clean import decode_reply
 from lite.text.contrast import contrast, draw_index
 from lite.text.dialogue import STOP
@@ -53,14 +54,17 @@ def evaluate(
             texts = [_prompt(row, model, bench) for row in rows]
             ids = [encode(bank.base.tokenizer, text) for text in texts]
             for draw in range(spec.draws):
-                found = generate(
+                found = draw_replies(
+                    bench,
+                    f"{model}-{draw}",
                     bank,
                     role,
                     ids,
+                    keys=[row.id for row in rows],
                     seeds=[bench.seed_for(row.id, draw) for row in rows],
                     decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
                     rows=spec.batch_rows,
-                    done=lambda n, tokens: bar.advance(n, tokens=tokens),
+                    bar=bar,
                 )
                 replies += [
                     Reply(row.id, model, draw, text, reply_text(g.text), g.stop, len(g.ids))

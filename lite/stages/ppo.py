@@ -10,7 +10,10 @@ Preset ``rlcd`` follows AlpacaFarm's PPO as Yang et al. 2023 used it, ``n_plus``
 import math
 import resource
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +26,7 @@ from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
 from lite.model.forward import collate, hidden_states, response_logprobs, response_values
 from lite.model.optim import adamw, clip_and_check, set_rate, warmup_linear
+from lite.model.state import State, load_state, save_state
 from lite.objectives.kl_control import AdaptiveKl, FixedKl, KlControl
 from lite.objectives.masks import masked_mean
 from lite.objectives.ppo import ValueTerms, explained_variance, policy_loss, value_loss
@@ -47,8 +51,21 @@ def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, out: Path, bench: Be
     best = Best(spec, bank, bench, _encoded(prompts.rows("dev")[: spec.dev_prompts], spec, bank, bench)[0])
     last_good = bank.snapshot(POLICY)
     figures: dict[str, float] = {}
+    begin = 0
+
+    def save(folder: Path) -> None:
+        weights = trainer.weights() | {"last good": last_good} | best.weights()
+        save_state(folder, weights=weights, optimizer=trainer.optimizer, facts=trainer.facts() | {"best": best.rewards, "figures": figures})
+
+    if bench.resumed:
+        found = load_state(bench.resumed.path, trainer.optimizer)
+        trainer.restore(found)
+        best.restore(found)
+        last_good, figures, begin = found.weights["last good"], found.facts["figures"], bench.resumed.step
     with bench.progress(spec.steps, "steps", "ppo: rollouts and updates") as bar:
-        for step in range(spec.steps):
+        bar.advance(begin)
+        for step in range(begin, spec.steps):
+            torch.manual_seed(bench.seed_for("dropout", step))
             before = bank.snapshot(POLICY)
             try:
                 figures = trainer.step(step)
@@ -59,8 +76,8 @@ def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, out: Path, bench: Be
             bench.metric(step=step + 1, **figures)
             bar.advance(1, reward=figures["reward"], kl=figures["kl"], tokens_per_s=figures["tokens_per_s"])
             if (step + 1) % spec.save_every == 0 or step + 1 == spec.steps:
-                bank.save(POLICY, bench.ckpt / f"step-{step + 1:04d}")
                 best.consider(step + 1)
+            bench.keep(step + 1, spec.steps, save, every=spec.save_every)
     chosen = best.settle(spec.steps)
     bank.checkpointing(False)
     bank.save(POLICY, out / "adapter")
@@ -74,7 +91,9 @@ def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, out: Path, bench: Be
         "last": figures,
     }
     write_json(out / "report.json", report)
-    bench.log(f"policy of step {chosen}: reward {figures['reward']:.2f}, KL {figures['kl']:.2f} nats per response")
+    picked = f"dev reward {best.rewards[chosen]:.2f}, the best of {len(best.rewards)} kept" if best.rewards else "the last"
+    last = f"reward {figures['reward']:.2f}, KL {figures['kl']:.2f} nats per response"
+    bench.log(f"policy of step {chosen} ({picked}); step {spec.steps} had {last}")
     return Policy(out)
 
 
@@ -133,6 +152,23 @@ class Trainer:
             "seconds_update": ended - scored,
             "memory_gib": memory_gib(),
         }
+
+    def weights(self) -> dict[str, Mapping[str, Tensor]]:
+        """Everything that training changes, by role."""
+        adapters = [POLICY] if self.spec.value == "joint" else [POLICY, VALUE]
+        found: dict[str, Mapping[str, Tensor]] = {role: self.bank.snapshot(role) for role in adapters}
+        return found | {"head": self.bank.head(VALUE).state_dict()}
+
+    def facts(self) -> dict[str, Any]:
+        """What a step leaves to the next besides weights and optimiser."""
+        return {"moments": asdict(self.moments) if self.moments else None, "kl_control": self.control.state_dict()}
+
+    def restore(self, state: State) -> None:
+        for role in self.weights().keys() - {"head"}:
+            self.bank.restore(role, state.weights[role])
+        self.bank.head(VALUE).load_state_dict(state.weights["head"])
+        self.moments = Moments(**state.facts["moments"]) if state.facts["moments"] else None
+        self.control.load_state_dict(state.facts["kl_control"])
 
     def _turn(self, step: int) -> list[int]:
         """The prompts of a step: every prompt comes once before any comes twice."""
@@ -249,6 +285,13 @@ class Best:
             self._weights = self.bank.snapshot(POLICY)
         self.rewards[step] = found
         self.bench.metric(step=step, dev_reward=found, dev_stop_rate=float(rollouts.finished.float().mean()))
+
+    def weights(self) -> dict[str, Mapping[str, Tensor]]:
+        return {"best": self._weights} if self._weights else {}
+
+    def restore(self, state: State) -> None:
+        self.rewards = {int(step): reward for step, reward in state.facts["best"].items()}
+        self._weights = state.weights.get("best", {})
 
     def settle(self, last: int) -> int:
         """Put the best adapter back; the step that it is from."""

@@ -20,6 +20,7 @@ from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_row
 from lite.model.forward import collate, hidden_states, micro_batches, response_rewards, reward_rows
 from lite.model.optim import adamw, clip_and_check, set_rate, warmup_cosine
+from lite.model.state import load_state, save_state
 from lite.objectives import metrics
 from lite.objectives.preference import bradley_terry, center_penalty, preference_probability
 from lite.records import Pair
@@ -82,8 +83,21 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
     per_epoch = math.ceil(len(pairs) / spec.batch_pairs)
     total = spec.epochs * per_epoch
     warmup = round(spec.warmup * total)
+
+    def save(folder: Path) -> None:
+        weights = {ROLE: bank.snapshot(ROLE), "head": head.state_dict()}
+        save_state(folder, weights=weights, optimizer=optimizer, facts={})
+
+    begin = 0
+    if bench.resumed:
+        found = load_state(bench.resumed.path, optimizer)
+        bank.restore(ROLE, found.weights[ROLE])
+        head.load_state_dict(found.weights["head"])
+        begin = bench.resumed.step
     with bench.progress(total, "steps", "reward: training on pairs") as bar:
-        for step in range(total):
+        bar.advance(begin)
+        for step in range(begin, total):
+            torch.manual_seed(bench.seed_for("dropout", step))
             epoch, k = divmod(step, per_epoch)
             order = random_for(bench.seed, bench.stage, "order", epoch).sample(range(len(pairs)), len(pairs))
             batch = [pairs[i] for i in order[k * spec.batch_pairs : (k + 1) * spec.batch_pairs]]
@@ -95,6 +109,7 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             rate = optimizer.param_groups[0]["lr"]
             bench.metric(step=step + 1, loss=loss, accuracy=accuracy, grad_norm=norm, lr=rate)
             bar.advance(1, loss=loss, accuracy=accuracy)
+            bench.keep(step + 1, total, save, every=spec.save_every)
 
 
 def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank) -> tuple[float, float]:

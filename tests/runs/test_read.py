@@ -52,7 +52,7 @@ def test_the_reader_never_raises_on_what_a_crash_left(tmp_path, content):
     for name in ("run.json", "report.json", "stages/01-prompts/stage.json"):
         (folder / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     run = read.all_runs(tmp_path)[0]
-    assert run.state == "queued"
+    assert run.state == "interrupted"
     assert run.report() == {}
     assert not run.stages()[0].done
 

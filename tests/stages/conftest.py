@@ -10,6 +10,7 @@ from lite import tasks
 from lite.contracts import BaseSpec
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base
+from lite.runs.checkpoints import Checkpoints
 from lite.stages.bench import Bench
 
 
@@ -36,6 +37,9 @@ class Silent:
 
     def log(self, text: str) -> None: ...
 
+    def figures(self) -> dict[str, int]:
+        return {}
+
 
 @pytest.fixture(scope="session")
 def tiny_bank() -> AdapterBank:
@@ -44,9 +48,12 @@ def tiny_bank() -> AdapterBank:
 
 @pytest.fixture(scope="session")
 def make_bench(tiny_bank: AdapterBank, tmp_path_factory: pytest.TempPathFactory):
-    def make(stage: str, *, task: str = "helpful", seed: int = 17) -> Bench:
-        ckpt = tmp_path_factory.mktemp(f"{stage}-ckpt")
-        return Bench(task=tasks.load(task), seed=seed, stage=stage, ckpt=ckpt, reporter=Silent(), load_bank=lambda: tiny_bank)
+    def make(stage: str, *, task: str = "helpful", seed: int = 17, ckpt: Path | None = None, **more: Any) -> Bench:
+        """``ckpt``: that of an earlier bench, to go on from what it left, as the engine does."""
+        left = Checkpoints(ckpt).newest()[0] if ckpt else None
+        ckpt = ckpt or tmp_path_factory.mktemp(f"{stage}-ckpt")
+        parts = {"reporter": Silent(), "load_bank": lambda: tiny_bank, "resumed": left} | more
+        return Bench(task=tasks.load(task), seed=seed, stage=stage, ckpt=ckpt, **parts)
 
     return make
 

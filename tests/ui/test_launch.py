@@ -11,6 +11,8 @@ import time
 import pytest
 
 from lite.errors import LockError, RecipeError, StageError
+from lite.runs import control
+from lite.runs.process import identity
 from lite.runs.read import open_run
 from lite.ui import launch, watch
 
@@ -58,7 +60,7 @@ def held(fakes):
     )
     assert process.stdout
     child = int(process.stdout.readline())
-    run.folder.run.write_text(json.dumps({**run.facts, "state": "running", "pid": process.pid}), encoding="utf-8")
+    run.folder.run.write_text(json.dumps({**run.facts, "state": "running", **identity(process.pid)}), encoding="utf-8")
     yield open_run(run.folder.path), process, child
     for pid in (process.pid, child):
         with contextlib.suppress(ProcessLookupError):
@@ -73,7 +75,6 @@ def test_a_run_is_started_in_a_session_of_its_own_and_its_words_are_values(tmp_p
     found = ended(run)
     assert (found.state, found.recipe, found.facts["name"], found.facts["overrides"]) == ("done", "small", "mine", ["seed=5"])
     assert found.facts["pid"] != os.getpid()
-    assert list((runs / launch.STARTING).iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -95,9 +96,17 @@ def test_overrides_are_checked_before_anything_is_started(tmp_path, monkeypatch,
         launch.start(tmp_path / "runs", PROMPTS_ONLY, [override])
 
 
-def test_what_a_run_says_when_it_refuses_is_told(tmp_path):
-    with pytest.raises(StageError, match="no such run") as e:
-        launch.start(tmp_path / "runs", PROMPTS_ONLY, from_run="nothing")
+def refusing(popen):
+    def start(command, **given):
+        return popen([sys.executable, "-c", "import sys; print('lite: no room here', file=sys.stderr); sys.exit(3)"], **given)
+
+    return start
+
+
+def test_what_a_run_says_when_it_refuses_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(control.subprocess, "Popen", refusing(subprocess.Popen))
+    with pytest.raises(StageError, match="no room here") as e:
+        launch.start(tmp_path / "runs", PROMPTS_ONLY)
     assert "Traceback" not in str(e.value)
 
 
@@ -108,7 +117,7 @@ def test_stop_asks_and_stop_now_ends_the_whole_session(held):
         launch.resume(run)
     launch.stop(run, now=True)
     assert process.wait(5) == -signal.SIGKILL and gone(child)
-    assert open_run(run.folder.path).state == "interrupted"
+    assert open_run(run.folder.path).state == "stopped"
 
 
 def test_stop_sends_the_signal_that_can_be_resumed_from(held):

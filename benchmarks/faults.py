@@ -1,0 +1,265 @@
+"""Claim: kill -9 costs a run one shard or one save interval, and not a byte of its results.
+
+Pair generation is killed at 50 moments and each training at 20, on the embedded base; each time the run is gone on with, and what
+comes out in the end is compared with a run that nobody touched: rows lost and doubled, pairs byte by byte, adapters bit by bit.
+
+How: the base is loaded once. Each life of a run is a fork of this process that goes on through the engine (``resume``) and kills
+itself at a counted moment: before the n-th forward pass, optimiser step, flush or rename of the stage. n is drawn from 1 up to twice
+the moments between two points where something is kept, so lives end anywhere, and about every other one gets on.
+"""
+
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.report import publish, table
+from lite import engine, recipe
+from lite.contracts import BaseSpec
+from lite.runs import read
+from lite.runs.checkpoints import Checkpoints
+from lite.runs.progress import Screen
+from lite.runs.shards import Shards
+
+RECIPE = """
+base: {model: tiny, device: cpu}
+seed: 17
+task: helpful
+stages:
+  - prompts: {train: 60, dev: 4, test: 1}
+  - contrast: {max_new_tokens: 40, batch_rows: 3}
+  - reward: {lora: {r: 4, alpha: 8, dropout: 0.1}, lr: 1e-3, batch_pairs: 8, epochs: 2, save_every: 2}
+  - ppo: {lora: {r: 4, alpha: 8}, steps: 20, rollouts: 8, minibatch: 4, epochs: 1, lr: 1e-3, max_new_tokens: 16,
+          kl_coef: 0.05, kl_control: adaptive, scale_reward: true, save_every: 2, dev_prompts: 4}
+"""
+SMALLER = ("prompts.train=20", "contrast.max_new_tokens=32", "ppo.steps=6")
+"""What `--sample` makes of it, for a look of a minute; the tests use it too."""
+SAMPLE = {"contrast": 4, "reward": 3, "ppo": 3}
+KILLS = {"contrast": 50, "reward": 20, "ppo": 20}
+Work = Callable[[], None]
+
+
+class Watch:
+    """Moments of a stage at which its process can die, in memory that its parent reads after it died."""
+
+    LAYOUT = struct.Struct("qqd")  # moments passed, times something was kept, when last
+
+    def __init__(self, stage: str, fatal: int | None = None):
+        self.stage, self.fatal, self.on = stage, fatal, False
+        self._shared = mmap.mmap(-1, self.LAYOUT.size)
+
+    @property
+    def told(self) -> tuple[int, int, float]:
+        return self.LAYOUT.unpack(self._shared[:])
+
+    def _tell(self, moments: int, kept: int, at: float) -> None:
+        self._shared[:] = self.LAYOUT.pack(moments, kept, at)
+
+    def moment(self, *_: object) -> None:
+        if self.on:
+            moments, kept, at = self.told
+            self._tell(moments + 1, kept, at or time.monotonic())
+            if moments + 1 == self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def kept(self) -> None:
+        moments, kept, _ = self.told
+        self._tell(moments, kept + 1, time.monotonic())
+
+    def stage_function(self, kind: str) -> Callable[..., Any]:
+        stage = engine.stage_function(kind)
+
+        def counted(*words: Any, **named: Any) -> Any:
+            self.on = kind == self.stage
+            try:
+                return stage(*words, **named)
+            finally:
+                self.on = False
+
+        return counted
+
+
+@contextmanager
+def watching(watch: Watch, bank: Any) -> Iterator[None]:
+    """Put the moments into what a stage does; only ever inside a fork, which ends with the block."""
+
+    def before(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+        setattr(owner, name, lambda *words, **named: (watch.moment(), original(*words, **named))[1])
+
+    def after(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+        setattr(owner, name, lambda *words, **named: (original(*words, **named), watch.kept())[0])
+
+    bank.trunk.register_forward_pre_hook(watch.moment)
+    before(os, "fsync")
+    before(os, "replace")
+    before(torch.optim.AdamW, "step")
+    after(Shards, "add")
+    after(Checkpoints, "drop_old")
+    yield
+
+
+def in_a_fork(work: Work) -> int:
+    """Its exit code, negative for a signal."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where runs are killed: the loaded base, and the runs that finished stages are taken from (none yet: an empty folder)."""
+
+    bank: Any
+    folder: Path
+    before: Path
+    overrides: tuple[str, ...] = ()
+
+    def live(self, runs: Path, watch: Watch) -> int:
+        """One life of the run in ``runs``: it goes on with what is there."""
+
+        def work() -> None:
+            loaded = recipe.loads(RECIPE, self.overrides, name="faults")
+            tools = engine.Tools(stage_function=watch.stage_function, load_bank=lambda spec: self.bank)
+            before, old = read.latest(self.before), read.latest(runs)
+            with watching(watch, self.bank):
+                done = engine.execute(
+                    loaded, RECIPE, runs=runs, resume=old, from_run=before, until=watch.stage, screen=Screen(quiet=True), tools=tools
+                )
+            assert done.exit_code == 0, done.error
+
+        return in_a_fork(work)
+
+    def until(self, runs: Path, stage: str) -> tuple[Watch, float]:
+        """An undisturbed run up to a stage; what it counted and how long it took."""
+        watch, began = Watch(stage), time.monotonic()
+        assert self.live(runs, watch) == 0, f"{runs}: the undisturbed run failed"
+        return watch, time.monotonic() - began
+
+
+@dataclass
+class Found:
+    """What killing one stage came to."""
+
+    stage: str
+    kills: int = 0
+    runs: int = 0
+    lost: int = 0
+    doubled: int = 0
+    difference: float = 0.0
+    other_bytes: int = 0
+    redone: list[float] = field(default_factory=list)  # seconds, per kill
+    interval: float = 0.0  # seconds between two points where something is kept
+
+    @property
+    def holds(self) -> bool:
+        return not (self.lost or self.doubled or self.difference or self.other_bytes)
+
+
+def kill(ground: Ground, stage: str, kills: int, seed: int = 17) -> tuple[Found, Ground]:
+    """Kill ``stage`` so many times; a run that comes to its end is compared, and another one is begun. Also the ground for later stages."""
+    found, draw = Found(stage), random.Random(f"{seed} {stage}")
+    whole = ground.folder / f"{stage}-whole"
+    watch, seconds = ground.until(whole, stage)
+    moments, kept, _ = watch.told
+    found.interval = seconds / max(1, kept)
+    while True:
+        runs = ground.folder / f"{stage}-killed-{found.runs}"
+        code = None
+        while code != 0:
+            life = Watch(stage, draw.randint(1, 2 * moments // max(1, kept)) if found.kills < kills else None)
+            code = ground.live(runs, life)
+            if code:
+                assert code == -signal.SIGKILL, f"{runs}: a life ended with {code}"
+                found.kills += 1
+                found.redone.append(time.monotonic() - life.told[2])
+        found.runs += 1
+        compare(found, _stage(whole, stage), _stage(runs, stage))
+        if found.kills >= kills:
+            return found, replace(ground, before=whole)
+
+
+def _stage(runs: Path, stage: str) -> Any:
+    run = read.latest(runs)
+    assert run is not None
+    return next(s.folder for s in run.stages() if s.id == stage)
+
+
+def compare(found: Found, whole: Any, killed: Any) -> None:
+    for file in sorted(path for path in whole.out.rglob("*") if path.is_file()):
+        twin = killed.out / file.relative_to(whole.out)
+        if file.suffix == ".safetensors":
+            mine, theirs = load_file(file), load_file(twin)
+            found.difference = max([found.difference, *(float((mine[k] - theirs[k]).abs().max()) for k in mine)])
+        elif file.suffix == ".jsonl":
+            _count(found, *([row["id"] for row in read.lines(path)] for path in (file, twin)))
+            found.other_bytes += file.read_bytes() != twin.read_bytes()
+    _count(found, *([_key(line) for line in read.lines(path)] for path in (whole.metrics, killed.metrics)))
+
+
+def _count(found: Found, mine: list[Any], theirs: list[Any]) -> None:
+    found.lost += len(set(mine) - set(theirs))
+    found.doubled += len(theirs) - len(set(theirs))
+
+
+def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Which line of figures one is."""
+    return line.get("step"), line.get("attempt"), "dev_reward" in line
+
+
+def kill_all(kills: Mapping[str, int], folder: Path, overrides: tuple[str, ...] = ()) -> list[Found]:
+    """Stages in their order, each with the earlier ones taken from its predecessor's undisturbed run."""
+    ground = Ground(engine.load_bank(BaseSpec(model="tiny", device="cpu")), folder, folder / "nothing", overrides)
+    results = []
+    for stage, n in kills.items():
+        found, ground = kill(ground, stage, n)
+        print(f"{stage}: {found.kills} kills, {found.runs} runs", file=sys.stderr, flush=True)
+        results.append(found)
+    return results
+
+
+def main(*words: str) -> int:
+    kills, overrides = (SAMPLE, SMALLER) if "--sample" in words else (KILLS, ())
+    engine.prepare_environment(offline=True)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = kill_all(kills, Path(scratch), overrides)
+    head = ("stage", "kills", "runs", "lines lost", "lines doubled", "files of other bytes", "largest difference of a weight",
+            "s redone per kill, mean", "most", "s between two points kept")  # fmt: skip
+    rows = [
+        (f.stage, f.kills, f.runs, f.lost, f.doubled, f.other_bytes, f.difference, f"{sum(f.redone) / len(f.redone):.2f}",
+         f"{max(f.redone):.2f}", f"{f.interval:.2f}")
+        for f in found
+    ]  # fmt: skip
+    holds = all(f.holds and f.kills >= kills[f.stage] for f in found)
+    claim = "kill -9 and resume, again and again: nothing lost or doubled, pairs equal by bytes, adapters by bits"
+    figures = {f.stage: {**vars(f), "redone": [round(s, 3) for s in f.redone]} for f in found}
+    if kills is SAMPLE:
+        print(table(head, rows))
+        return 0 if holds else 1
+    publish("faults", claim=claim, holds=holds, figures=figures, text=table(head, rows))
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

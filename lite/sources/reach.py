@@ -1,0 +1,63 @@
+"""The Hub, offline first: what is cached is taken without one connection; what is not is asked for once, and a dead line is told in seconds.
+
+The Hub's own client asks for every file whether it changed, and where there is no network it tries again for most of a minute.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from lite.errors import PreconditionError
+
+SECONDS = 4.0
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def snapshot(repo: str, revision: str | None, kind: Literal["model", "dataset"] = "dataset") -> Path | None:
+    """The folder of a repository in the cache, at the commit that the revision meant when it was fetched; None if there is none."""
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def model_folder(model: str, revision: str | None) -> Path | None:
+    """The folder in the cache that has all that a base is made of: config, tokenizer and every file of the weights.
+
+    It is to be loaded as a folder: by its id, transformers asks the Hub for an adapter even where it is told to use local files only.
+    """
+    folder = snapshot(model, revision, "model")
+    if folder is None or not (folder / "config.json").is_file() or not any(folder.glob("tokenizer*")):
+        return None
+    try:
+        parts = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        parts = {WEIGHTS}
+    return folder if all((folder / part).is_file() for part in parts) else None
+
+
+def ask(model: str, revision: str | None, what: str, instead: str) -> None:
+    """One question to the Hub; a :class:`PreconditionError` tells within seconds why ``what`` cannot be had, and what to do ``instead``."""
+    import huggingface_hub
+    from httpx import HTTPError
+    from huggingface_hub import errors
+
+    if huggingface_hub.is_offline_mode():
+        raise PreconditionError(
+            f"{what}: offline, and it is not in the cache; run once with the Hub in reach and without --offline, or {instead}"
+        )
+    try:
+        huggingface_hub.HfApi().model_info(model, revision=revision, timeout=SECONDS)
+    except errors.RevisionNotFoundError as e:
+        raise PreconditionError(f"{what}: there is no revision {revision!r}; base.revision is a branch, a tag or a commit") from e
+    except errors.RepositoryNotFoundError as e:  # also a private one, and any 401
+        raise PreconditionError(
+            f"{what}: there is no such repository, or you may not see it; look at the name, log in with `hf auth login`, and accept its "
+            f"terms at https://huggingface.co/{model} if it has any"
+        ) from e
+    except (OSError, HTTPError) as e:
+        why = (str(e).splitlines() or [type(e).__name__])[0].rstrip(".")
+        raise PreconditionError(f"{what}: not in the cache, and the Hub is out of reach ({why}); {instead}") from e

@@ -1,0 +1,111 @@
+"""Offline first: with a warm cache nothing tries to connect; with a cold one and no network the answer comes at once."""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lite.errors import PreconditionError
+from lite.plan import tiny_folder
+from lite.sources import reach
+
+ROOT = Path(__file__).parent.parent.parent
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def into_cache(hub: Path, *, leave_out: str = "") -> Path:
+    """The tiny base as if it had been fetched from the Hub."""
+    repo = hub / "models--org--small"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(COMMIT)
+    folder = repo / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    for file in tiny_folder().iterdir():
+        if file.is_file() and file.name != leave_out:
+            shutil.copy(file, folder / file.name)
+    return folder
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("leave_out", ["", "config.json", "model.safetensors"])
+def test_a_cached_model_is_whole_or_not_cached(hub, leave_out):
+    folder = into_cache(hub, leave_out=leave_out)
+    expected = None if leave_out else folder
+    assert reach.model_folder("org/small", None) == expected
+    assert reach.model_folder("org/small", "main") == expected
+    assert reach.model_folder("org/small", "v2") is None
+    assert reach.model_folder("org/other", None) is None
+
+
+def test_every_part_of_the_weights_is_asked_for(hub):
+    folder = into_cache(hub, leave_out="model.safetensors")
+    (folder / reach.INDEX).write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
+    (folder / "model-1.safetensors").touch()
+    assert not reach.model_folder("org/small", None)
+    (folder / "model-2.safetensors").touch()
+    assert reach.model_folder("org/small", None)
+
+
+WARM = """
+import socket, sys
+tried = []
+def refuse(self, address):
+    tried.append(address)
+    raise OSError("no network in this test")
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = lambda *a, **k: refuse(None, a[:2])
+sys.path.insert(0, sys.argv[1])
+from lite.contracts import BaseSpec
+from lite.model.base import load_base
+base = load_base(BaseSpec(model="org/small", device="cpu"))
+assert base.source == "org/small"
+assert not tried, tried
+"""
+
+
+def test_a_warm_cache_makes_no_connection(tmp_path):
+    import os
+
+    into_cache(tmp_path)
+    words = [sys.executable, "-W", "ignore", "-c", WARM, str(ROOT)]
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cold_cache_without_a_network_is_told_in_seconds(hub, monkeypatch):
+    import socket
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    tried = []
+
+    def refuse(*place, **_):
+        tried.append(place[:2])
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    began = time.monotonic()
+    with pytest.raises(PreconditionError, match=r"org/small.*: not in the cache, and the Hub is out of reach .*give a folder"):
+        reach.ask("org/small", None, "base.model: 'org/small' cannot be had", "give a folder")
+    assert time.monotonic() - began < 5
+    assert len(tried) <= 2  # a name is looked up twice at most, nothing is tried again for a minute
+
+
+def test_offline_asks_nobody(hub, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: True)
+    with pytest.raises(PreconditionError, match="offline, and it is not in the cache"):
+        reach.ask("org/small", None, "base.model", "give a folder")

@@ -1,0 +1,110 @@
+"""Trainings that are interrupted and gone on with give the same weights, to the bit."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from lite.artifacts import Pairs, Prompts, Reward
+from lite.contracts import ContrastSpec, LoraSpec, PpoSpec, PromptsSpec, RewardSpec
+from lite.errors import Stopped
+from lite.stages.contrast import contrast
+from lite.stages.ppo import ppo
+from lite.stages.prompts import prompts
+from lite.stages.reward import reward
+
+LORA = LoraSpec(r=4, alpha=8, dropout=0.1)
+REWARD = RewardSpec(lora=LORA, epochs=2, lr=1e-3, batch_pairs=4, save_every=2)
+PPO = PpoSpec(
+    lora=LORA, steps=4, rollouts=6, minibatch=3, epochs=1, lr=1e-3, warmup_steps=0, max_new_tokens=16, kl_coef=0.05, kl_control="adaptive",
+    kl_horizon=60, scale_reward=True, save_every=2, dev_prompts=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def asked(make_bench, folder) -> Prompts:
+    return prompts(PromptsSpec(train=16, dev=3, test=1), out=folder("prompts"), bench=make_bench("prompts"))
+
+
+@pytest.fixture(scope="module")
+def made(asked, make_bench, folder) -> Pairs:
+    return contrast(ContrastSpec(max_new_tokens=48), prompts=asked, out=folder("pairs"), bench=make_bench("contrast"))
+
+
+@pytest.fixture(scope="module")
+def judged(made, make_bench, folder) -> Reward:
+    return reward(REWARD, pairs=made, out=folder("reward"), bench=make_bench("reward"))
+
+
+@pytest.fixture
+def stages(asked, made, judged):
+    return {
+        "reward": lambda out, bench: reward(REWARD, pairs=made, out=out, bench=bench),
+        "ppo": lambda out, bench: ppo(PPO, prompts=asked, reward=judged, out=out, bench=bench),
+    }
+
+
+class Died(Exception):
+    """Stands for a kill: no checkpoint, nothing flushed."""
+
+
+def die_at(bench, step: int) -> None:
+    """Let the stage die when it tells the figures of a step."""
+
+    def metric(**values: object) -> None:
+        if values["step"] == step:
+            raise Died
+        bench.reporter.metrics.append(values)
+
+    bench.reporter.metric = metric
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    worst = 0.0
+    for file in a.rglob("*.safetensors"):
+        mine, theirs = load_file(file), load_file(b / file.relative_to(a))
+        assert mine.keys() == theirs.keys()
+        worst = max([worst, *(float((mine[k] - theirs[k]).abs().max()) for k in mine)])
+    return worst
+
+
+def without_times(metrics: list[dict]) -> list[dict]:
+    machine = ("seconds", "tokens_per_s", "memory")
+    return [{k: v for k, v in line.items() if not k.startswith(machine)} for line in metrics]
+
+
+@pytest.mark.parametrize(("kind", "deaths"), [("reward", (1, 4, 7)), ("ppo", (2, 4))])
+def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, make_bench, folder):
+    whole = make_bench(kind)
+    expected = stages[kind](folder("whole"), whole)
+    ckpt, begun_at = folder("ckpt"), []
+    for step in deaths:
+        bench = make_bench(kind, ckpt=ckpt)
+        die_at(bench, step)
+        with pytest.raises(Died):
+            stages[kind](folder("dead"), bench)
+        begun_at.append(bench.resumed.step if bench.resumed else 0)
+    assert begun_at == [0, *((step - 1) // 2 * 2 for step in deaths[:-1])]  # at most save_every steps are done again
+    bench = make_bench(kind, ckpt=ckpt)
+    found = stages[kind](folder("resumed"), bench)
+    assert largest_difference(expected.path, found.path) == 0.0
+    last = bench.resumed.step
+    assert last == (deaths[-1] - 1) // 2 * 2
+    assert without_times(bench.reporter.metrics) == [m for m in without_times(whole.reporter.metrics) if m["step"] > last]
+    if kind == "ppo":
+        assert found.report()["dev_reward"] == expected.report()["dev_reward"]
+        assert found.report()["adapter_change"] == expected.report()["adapter_change"]
+
+
+@pytest.mark.parametrize("kind", ["reward", "ppo"])
+def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, make_bench, folder):
+    expected = stages[kind](folder("whole"), make_bench(kind))
+    ckpt = folder("ckpt")
+    for step in (1, 3):
+        bench = make_bench(kind, ckpt=ckpt)
+        object.__setattr__(bench, "stop_asked", lambda bench=bench, step=step: [m["step"] for m in bench.reporter.metrics][-1:] == [step])
+        with pytest.raises(Stopped):
+            stages[kind](folder("stopped"), bench)
+        assert [m["step"] for m in bench.reporter.metrics if "dev_reward" not in m] == ([1] if step == 1 else [2, 3])
+    found = stages[kind](folder("resumed"), make_bench(kind, ckpt=ckpt))
+    assert largest_difference(expected.path, found.path) == 0.0
