@@ -1,4 +1,4 @@
-"""The command line: run, plan, ls, show, validate, eval, table, doctor; `lite.verbs` has those that look after runs.
+"""The command line: run, plan, ls, show, validate, eval, table, doctor, ui; `lite.verbs` has those that look after runs.
 
 Results on stdout, everything else on stderr; no torch at import.
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from lite import __version__, recipe, tables, verbs
-from lite.errors import RecipeError
+from lite.errors import LockError, RecipeError
 from lite.plan import Node, Status, compare, plan, select
 from lite.runs import control, locks, read
 from lite.runs.journal import Journal
@@ -346,6 +346,32 @@ def doctor_command(runs: Runs = RUNS, as_json: Json = False) -> None:
             rows = [(c.level, c.name, c.found + (f"  -> {c.fix}" if c.fix else "")) for c in checks]
             print(tables.text(("", "check", "found"), rows))
         raise typer.Exit(3 if red else 0)
+
+
+@app.command("ui")
+def ui_command(
+    runs: Runs = RUNS,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: the first free one from 7860 on")] = None,
+    listen: Annotated[bool, typer.Option("--listen", help="let other machines in; a login is asked for")] = False,
+    share: Annotated[bool, typer.Option("--share", help="a public address through Gradio's servers; a login is asked for")] = False,
+    auth_file: Annotated[
+        Path | None, typer.Option(help="a file with one line name:password; default: a password is made and shown once")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="another name under which the page is asked for, e.g. behind a proxy")
+    ] = None,
+    root: Annotated[list[Path] | None, typer.Option(help="a folder with models or prompts that recipes of the page may name")] = None,
+    browser: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+) -> None:
+    """Serve the page: start, watch and compare runs, look at pairs, rate, chat."""
+    with told():
+        from lite.ui.serve import Door, read_login, serve
+
+        door = Door(listen, share, port, read_login(auth_file) if auth_file else None, tuple(allow_host or ()))
+        try:
+            serve(runs, door, roots=tuple(root or ()), browser=browser)
+        except LockError as e:
+            say(f"lite is already running at {e}")
 
 
 def _label(name: str | None) -> str | None:

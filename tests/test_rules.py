@@ -47,6 +47,8 @@ RANKS: list[tuple[str, ...]] = [
     ("lite.model",),
     ("lite.stages", "lite.evaluate", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures"),
     ("lite.engine", "lite.doctor"),
+    ("lite.chat",),
+    ("lite.ui",),
     ("lite.terminal",),
     ("lite.verbs",),
     ("lite.cli",),
@@ -55,7 +57,8 @@ HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
 TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.spec", "lite.judge_knobs", "lite.rounds", "lite.ppo_knobs", "lite.contracts", "lite.recipe", "lite.unroll", "lite.plan",
               "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
-              "lite.micro.world", "lite.verbs", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources")  # fmt: skip
+              "lite.micro.world", "lite.verbs", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources", "lite.ui", "lite.chat.offers",
+              "lite.chat.process")  # fmt: skip
 
 FILES = {
     ".".join(("lite", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path

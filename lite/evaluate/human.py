@@ -184,6 +184,19 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise RecipeError(str(path), [f"line {reader.line_num}: {e}"]) from e
 
 
+def rows(sheet: Path) -> list[dict[str, str]]:
+    """The cells of every row of a sheet, whatever state its ratings are in."""
+    return [row for _, row in _rows(sheet)]
+
+
+def set_rating(sheet: Path, row: str, rating: str) -> None:
+    """Write one rating into a sheet, or take it out with ``""``; the header stays as it is."""
+    found = rows(sheet)
+    header = next(csv.reader(io.StringIO(sheet.read_bytes().decode("utf-8-sig"), newline="")))
+    cells = [[r["row"], r["prompt"], r["A"], r["B"], rating if r["row"] == row else r["rating"]] for r in found]
+    write_text(sheet, _csv([header, *cells]))
+
+
 def _whole(text: str) -> int | None:
     number = int(text) if text.strip().isdecimal() else 0
     return number if LOWEST <= number <= HIGHEST else None

@@ -83,18 +83,20 @@ def generate(
     rows: int = 64,
     groups: Sequence[int] | None = None,
     done: Callable[[int, int], None] | None = None,
+    each: Callable[[list[list[int]]], bool] | None = None,
 ) -> list[Generated]:
     """One response per prompt, in the order of the prompts.
 
     prompts: token ids     seeds: one per prompt     rows: responses decoded at once
     groups: prompts with the same number share their longest common prefix in the cache; None: nothing is shared
     done: told (responses, tokens) whenever responses are finished
+    each: told the ids of all responses so far after every token; False ends the writing, and what has not ended by itself counts as cut
     """
     if len(seeds) != len(prompts) or (groups is not None and len(groups) != len(prompts)):
         raise ValueError(f"{len(prompts)} prompts, {len(seeds)} seeds" + (f", {len(groups)} groups" if groups is not None else ""))
     if empty := [i for i, prompt in enumerate(prompts) if not prompt]:
         raise ValueError(f"prompt {empty[0]} has no tokens: there is nothing to go on from")
-    written = _Writer(bank, prompts, seeds, groups, decoding, done)
+    written = _Writer(bank, prompts, seeds, groups, decoding, done, each)
     with bank.using(role):
         bank.budget.spend(WRITE, min(rows, len(prompts)), written.write)
     return written.finished()
@@ -111,8 +113,9 @@ class _Writer:
         groups: Sequence[int] | None,
         decoding: Decoding,
         done: Callable[[int, int], None] | None,
+        each: Callable[[list[list[int]]], bool] | None,
     ):
-        self.bank, self.prompts, self.seeds, self.decoding, self.done = bank, prompts, seeds, decoding, done
+        self.bank, self.prompts, self.seeds, self.decoding, self.done, self.each = bank, prompts, seeds, decoding, done, each
         self.groups = None if groups is None or _outgrows_window(bank, prompts, decoding) else groups
         self.ids: list[list[int]] = [[] for _ in prompts]
         self.stops: list[StopReason | None] = [None] * len(prompts)
@@ -136,6 +139,9 @@ class _Writer:
                 if len(alive) < COMPACT * len(live.which):
                     _keep(live, alive)
                 self._step(live)
+                if self.each and not self.each(self.ids):
+                    self.stops = [stop or "length" for stop in self.stops]
+                    return
                 idle += 1 - len(alive) / rows
             else:
                 live = None

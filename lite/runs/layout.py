@@ -4,6 +4,7 @@ runs/<UTC>-<recipe>-<6 hex>/
   recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  log.1.txt  report.json  report.md  console.txt  lock
   human/  human_sheet.csv  human_sheet.key.json  ratings.json
   stages/01-prompts/  stage.json  metrics.jsonl  samples.jsonl  ckpt/  out/
+  reviews/contrast.jsonl  ratings/ppo-vs-base/  votes.jsonl      what people add; no stage reads it
 """
 
 import re
@@ -100,6 +101,16 @@ class RunFolder:
     @property
     def human(self) -> Path:
         return self.path / "human"
+
+    def reviews(self, stage: str) -> Path:
+        return self.path / "reviews" / f"{stage}.jsonl"
+
+    def ratings(self, first: str, second: str) -> Path:
+        return self.path / "ratings" / f"{first}-vs-{second}"
+
+    @property
+    def votes(self) -> Path:
+        return self.path / "votes.jsonl"
 
     def stage(self, number: int, id: str) -> StageFolder:
         return StageFolder(self.path / "stages" / f"{number:02d}-{id}")

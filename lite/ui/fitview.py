@@ -1,0 +1,74 @@
+"""The preflight card: whether a choice fits, what it needs, and what would run."""
+
+from lite.fit import cards, sizes
+from lite.fit.estimate import StageFit
+from lite.fit.show import span as hours
+from lite.ui.markup import Child, Markup, div, join, note, problems, span, tag, term
+from lite.ui.newrun import Preview, gate
+from lite.ui.words import gib, plural
+
+
+def preflight(found: Preview) -> Markup:
+    if found.problems:
+        return problems(list(found.problems))
+    assert found.recipe
+    parts: list[Child] = []
+    for refusal in found.refusals:
+        parts.append(note("bad", tag("strong", "This machine would refuse it. "), tag("div", refusal, cls="pre")))
+    if not found.refusals:
+        parts.append(note("good", tag("strong", "Ready to start.")))
+    if gated := gate(found.recipe.base.model):
+        parts.append(note("warn", gated))
+    unknown = list(dict.fromkeys(fit.unknown for fit in found.fits if fit.unknown))
+    parts += [note("info", f"No estimate: {reason}") for reason in unknown]
+    bars = [_bar(fit, found.card) for fit in found.fits if fit.moments]
+    if bars:
+        whose = f"on {found.card:g} GiB" if found.card else "no graphics card here: in main memory"
+        parts += [
+            tag(
+                "h3",
+                term("Memory", "The highest need of each stage, estimated from the base's shape; nothing was loaded."),
+                span("dim", f" {whose}"),
+            ),
+            div("fit", bars),
+        ]
+    parts.append(_facts(found))
+    return div("card", *parts)
+
+
+def _bar(fit: StageFit, card: float | None) -> Markup:
+    usable = cards.usable(card) if card else max(fit.peak, 4 * sizes.GIB)
+    over = bool(card) and fit.peak > usable
+    height = fit.height.name if fit.height else ""
+    width = min(100.0, 100 * fit.peak / usable)
+    return div(
+        "fit-row over" if over else "fit-row",
+        span("strong", fit.id),
+        div("bar-track", tag("i", style=f"width:{max(width, 1.5):.1f}%"), title=f"highest while: {height}"),
+        span("dim", f"{gib(fit.peak)}{' – too much' if over else ''}"),
+    )
+
+
+def _facts(found: Preview) -> Markup:
+    low, high = (sum(fit.seconds[i] for fit in found.fits) for i in (0, 1))
+    cached = found.cached
+    rows: list[tuple[Child, Child]] = []
+    if found.card and high:
+        rows.append(
+            (
+                term("Time", "From the card's published figures at their limit, to a third of them."),
+                f"{hours((low, high))} on one {cards.class_of(found.card).name}",
+            )
+        )
+    rows.append(("Disk", f"{gib(found.disk)} needed, {gib(found.disk_free)} free"))
+    if found.fetched:
+        rows.append(("Download", f"{gib(found.fetched)} for the base, once"))
+    rows.append(("Will run", ", ".join(s.node.id for s in found.statuses if s.state == "run") or "nothing: all stages are done already"))
+    if cached and found.old:
+        rows.append(
+            (
+                term("Taken over", "Stages whose result would be the same are not run again."),
+                f"{', '.join(cached)} ({plural(len(cached), 'stage')} of run {found.old.name[-6:]})",
+            )
+        )
+    return tag("dl", [join(tag("dt", key), tag("dd", value)) for key, value in rows], cls="kv")

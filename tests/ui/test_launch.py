@@ -1,0 +1,138 @@
+"""Runs as processes of their own: started, refused, stopped, resumed (S7, R8, R9)."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lite.errors import LockError, RecipeError, StageError
+from lite.runs import control
+from lite.runs.process import identity
+from lite.runs.read import open_run
+from lite.ui import launch, watch
+
+PROMPTS_ONLY = "base: {model: tiny}\ntask: helpful\nstages:\n  - prompts: {train: 4, dev: 1, test: 2}\n"
+HOLDER = """
+import fcntl, os, subprocess, sys, time
+lock = open(sys.argv[1], "a")
+fcntl.flock(lock, fcntl.LOCK_EX)
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    child.kill()
+"""
+
+
+def ended(run, seconds: float = 30):
+    until = time.monotonic() + seconds
+    while (found := open_run(run.folder.path)).state in watch.LIVE and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
+
+
+def gone(pid: int, seconds: float = 5) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        with open(f"/proc/{pid}/stat") as f:
+            if f.read().rsplit(") ", 1)[1].startswith("Z"):
+                return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def held(fakes):
+    """A run whose lock a process in a session of its own holds, with a child beside it."""
+    run = fakes.go().run
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run.folder.lock)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout
+    child = int(process.stdout.readline())
+    run.folder.run.write_text(json.dumps({**run.facts, "state": "running", **identity(process.pid)}), encoding="utf-8")
+    yield open_run(run.folder.path), process, child
+    for pid in (process.pid, child):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_run_is_started_in_a_session_of_its_own_and_its_words_are_values(tmp_path):
+    runs = tmp_path / "runs"
+    run = launch.start(runs, PROMPTS_ONLY, ["seed=5"], name="small", label="mine")
+    found = ended(run)
+    assert (found.state, found.recipe, found.facts["name"], found.facts["overrides"]) == ("done", "small", "mine", ["seed=5"])
+    assert found.facts["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize(
+    "word", ["; touch canary", "$(touch canary)", "`touch canary`", "--help", "-x", "a\nb", "../x", "a b", "&& touch canary"]
+)
+@pytest.mark.parametrize("field", ["name", "label", "from_run"])
+def test_no_field_becomes_a_command_or_an_option(tmp_path, monkeypatch, word, field):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    with pytest.raises(RecipeError):
+        launch.start(tmp_path / "runs", PROMPTS_ONLY, **{field: word})
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("override", ["; touch canary", "--help", "--runs=/x", "prompts.train=$(touch canary)", "nothing"])
+def test_overrides_are_checked_before_anything_is_started(tmp_path, monkeypatch, override):
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    with pytest.raises(RecipeError):
+        launch.start(tmp_path / "runs", PROMPTS_ONLY, [override])
+
+
+def refusing(popen):
+    def start(command, **given):
+        return popen([sys.executable, "-c", "import sys; print('lite: no room here', file=sys.stderr); sys.exit(3)"], **given)
+
+    return start
+
+
+def test_what_a_run_says_when_it_refuses_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(control.subprocess, "Popen", refusing(subprocess.Popen))
+    with pytest.raises(StageError, match="no room here") as e:
+        launch.start(tmp_path / "runs", PROMPTS_ONLY)
+    assert "Traceback" not in str(e.value)
+
+
+def test_stop_asks_and_stop_now_ends_the_whole_session(held):
+    run, process, child = held
+    assert run.state == "running"
+    with pytest.raises(LockError):
+        launch.resume(run)
+    launch.stop(run, now=True)
+    assert process.wait(5) == -signal.SIGKILL and gone(child)
+    assert open_run(run.folder.path).state == "stopped"
+
+
+def test_stop_sends_the_signal_that_can_be_resumed_from(held):
+    run, process, _ = held
+    launch.stop(run)
+    assert process.wait(5) == -signal.SIGTERM
+
+
+def test_a_process_that_is_not_the_run_any_more_is_left_alone(fakes):
+    """The pid may be another program's by now: without the lock nobody is signalled."""
+    run = fakes.go().run
+    bystander = subprocess.Popen(["sleep", "30"])
+    run.folder.run.write_text(json.dumps({**run.facts, "state": "running", "pid": bystander.pid}), encoding="utf-8")
+    launch.stop(open_run(run.folder.path), now=True)
+    time.sleep(0.1)
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()

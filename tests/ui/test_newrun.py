@@ -1,0 +1,77 @@
+"""What the New run page tells before anything is started."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lite import recipe
+from lite.ui import fitview, newrun
+from lite.ui.newrun import Choice, Preview
+
+
+def look(fakes, text: str, **given) -> Preview:
+    choice = Choice(text, "small", given.pop("base", "tiny"), given.pop("values", {}), **given)
+    return newrun.preview(choice, runs=fakes.folder, roots=[Path.cwd(), fakes.folder], card_gib=None)
+
+
+def test_every_built_in_recipe_has_a_card():
+    cards = newrun.recipe_cards()
+    assert {card.name for card in cards} == set(recipe.built_in())
+    assert all(card.title and card.about and card.needs for card in cards)
+    assert cards[0].needs.startswith("none")
+
+
+def test_only_what_differs_becomes_an_override(fakes, small_recipe):
+    values = {"ppo.steps": 2, "ppo.kl_coef": 0.05, "prompts.train": 9, "dpo.beta": 0.1}
+    found = look(fakes, small_recipe, values=values, seed=18, base="Qwen/Qwen2.5-0.5B")
+    assert found.overrides == ("base.model=Qwen/Qwen2.5-0.5B", "prompts.train=9", "ppo.kl_coef=0.05", "seed=18")
+    assert found.recipe and found.recipe.stages[3].spec.model_dump()["kl_coef"] == 0.05
+
+
+def test_overrides_address_a_stage_by_its_id(fakes, small_recipe):
+    found = look(fakes, small_recipe.replace("ppo: {", "ppo: {as: long, "), values={"ppo.steps": 7})
+    assert found.overrides == ("long.steps=7",)
+
+
+def test_the_command_line_gives_the_same_recipe():
+    name = "tiny_rlcd_helpful"
+    text = recipe.built_in()[name].read_text(encoding="utf-8")
+    words = shlex.split(newrun.command(Choice(text, name, "tiny", {}, label="a b"), ["seed=3"], None))
+    assert words == ["lite", "run", f"recipes/{name}.yaml", "seed=3", "--name", "a b"]
+    assert "recipes/" not in newrun.command(Choice(text + "#", name, "tiny", {}), [], None)
+
+
+def test_mistakes_are_told_with_their_place_and_nothing_can_start(fakes, small_recipe):
+    found = look(fakes, small_recipe.replace("steps: 2", "stepps: 2, kl_coef: -1"))
+    assert len(found.problems) == 2 and "did you mean 'steps'" in found.problems[1] and not found.command
+    shown = fitview.preflight(found)
+    assert "stepps (ppo)" in shown and "Ready" not in shown
+
+
+def test_stages_that_are_done_are_told(fakes, small_recipe):
+    old = fakes.go().run
+    found = look(fakes, small_recipe, values={"ppo.steps": 3})
+    assert found.cached == ["prompts", "contrast", "reward"]
+    assert f"--from-run {old.name}" in found.command
+    assert look(fakes, small_recipe, take_over=False).cached == []
+
+
+def test_a_base_that_is_too_large_is_refused_with_ways_out(fakes):
+    text = recipe.built_in()["rlcd_helpful"].read_text(encoding="utf-8")
+    choice = Choice(text, "rlcd_helpful", "Qwen/Qwen2.5-72B", {})
+    found = newrun.preview(choice, runs=fakes.folder, roots=[Path.cwd(), fakes.folder], card_gib=8)
+    assert any("turn one of these" in refusal for refusal in found.refusals)
+    assert "too much" in fitview.preflight(found)
+
+
+def test_a_gated_base_is_told_of(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
+    told = newrun.gate("meta-llama/Llama-3.1-8B")
+    assert told and "accept its licence" in told and "secret" not in told
+    assert newrun.gate("Qwen/Qwen2.5-7B") is None
+
+
+@pytest.mark.parametrize("value", ["/etc", "~/x", "../x"])
+def test_a_base_outside_is_refused(fakes, small_recipe, value):
+    assert "outside the folders" in look(fakes, small_recipe, base=value).problems[0]
