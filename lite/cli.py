@@ -1,4 +1,6 @@
-"""The command line: run, plan, ls, show, validate, doctor, ui; `lite.verbs` has those that look after runs. Results on stdout, everything else on stderr; no torch at import.
+"""The command line: run, plan, ls, show, validate, doctor, ui; `lite.verbs` has those that look after runs.
+
+Results on stdout, everything else on stderr; no torch at import.
 
 Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or gate refused, 5 lock held,
 75 stopped but resumable, 130 second Ctrl-C.
