@@ -1,5 +1,7 @@
 """The page as it is served: who gets in, what is open, what the pages answer (S1, S2, S13, S14)."""
 
+import asyncio
+import gc
 import inspect
 import json
 import socket
@@ -75,7 +77,10 @@ def opened(runs, tmp_path_factory):
 def handlers(runs, tmp_path_factory):
     """Every function of the page that can be called by its index, past what the page shows."""
     page = build(Site(runs, tmp_path_factory.mktemp("d")))
-    return [block for block in page.fns.values() if block.fn]
+    yield [block for block in page.fns.values() if block.fn]
+    for thing in gc.get_objects():  # Gradio leaves a loop behind for every page that is built and not served
+        if isinstance(thing, asyncio.AbstractEventLoop) and not thing.is_running():
+            thing.close()
 
 
 def status(address: str, path: str, *, method: str = "GET", data: bytes | None = None, **headers: str) -> tuple[int, str]:
