@@ -21,9 +21,7 @@ def view(one: Run, other: Run) -> Markup:
         tag("h3", "Recipe"),
         table(["Setting", *names], rows) if rows else note("info", "The two recipes are the same."),
         tag("h3", "Results"),
-        table(
-            ["", *names], [["result", watch.headline(one.report()) or span("dim", "–"), watch.headline(other.report()) or span("dim", "–")]]
-        ),
+        table(["", *names], [["result", *(watch.headline(run.report()) or span("dim", "–") for run in (one, other))]]),
     ]
     for stage in shared_stages(one, other):
         drawn = series.beside(series.charts(watch.metrics(one, stage)), series.charts(watch.metrics(other, stage)), names)

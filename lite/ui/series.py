@@ -53,7 +53,7 @@ FIGURES = (
            ("chosen_reward", "rejected_reward", "chosen_rewards", "rejected_rewards")),
     Figure("Value loss", "How far the value head's forecast of the reward is off.", ("value_loss",)),
     Figure("Policy loss", "The clipped policy-gradient loss.", ("policy_loss",)),
-    Figure("Explained variance", "How much of the rewards the value head foresees: 1 is all, 0 or less is nothing.", ("explained_variance",)),
+    Figure("Explained variance", "How much of the rewards the value head foresees: 1 is all, 0 nothing.", ("explained_variance",)),
     Figure("Reply length", "Tokens per reply. A rise without better replies is a sign of reward hacking.", ("response_tokens",)),
     Figure("Replies that end", "Share of replies that end by themselves instead of being cut.", ("stop_rate", "dev_stop_rate")),
     Figure("Draws", "Replies drawn, and those that were usable, by attempt.", ("drawn", "accepted")),

@@ -1,15 +1,11 @@
 """Serve the page: loopback unless asked, with credentials where it is not, behind the guard."""
 
-import os
 import secrets
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 from starlette.middleware import Middleware

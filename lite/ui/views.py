@@ -9,7 +9,7 @@ from lite.ui.words import ago, length
 
 RESUMABLE = ("stopped", "failed", "interrupted", "diverged")
 HELP = {
-    "interrupted": "The process of this run is gone (killed, or the machine was restarted). What is finished is kept: Resume goes on from there.",
+    "interrupted": "Its process is gone (killed, or the machine restarted). What is finished is kept: Resume goes on from there.",
     "stopped": "Stopped on request. What is finished is kept: Resume goes on from there.",
 }
 
@@ -26,9 +26,9 @@ def list_of_runs(rows: Sequence[RunRow]) -> Markup:
         ["Run", "State", "Stage", "Started", "Time", "Result"],
         [
             [
-                join(link(f"run?name={row.name}", row.label or row.recipe, cls="strong"), tag("br"), span("dim", f"{row.base} · {row.name[-6:]}")),
+                _name(row),
                 badge(row.state),
-                join(f"{row.number} of {row.stages}", span("dim", f" {row.stage}")) if row.state != "done" else span("dim", f"all {row.stages}"),
+                _place(row),
                 span("", ago(row.started), title=str(row.started or "")),
                 length(row.seconds),
                 row.headline or span("dim", "–"),
@@ -37,6 +37,18 @@ def list_of_runs(rows: Sequence[RunRow]) -> Markup:
         ],
         "runs",
     )  # fmt: skip
+
+
+def _name(row: RunRow) -> Markup:
+    return join(
+        link(f"run?name={row.name}", row.label or row.recipe, cls="strong"), tag("br"), span("dim", f"{row.base} · {row.name[-6:]}")
+    )
+
+
+def _place(row: RunRow) -> Markup:
+    if row.state == "done":
+        return span("dim", f"all {row.stages}")
+    return tag("span", f"{row.number} of {row.stages}", span("dim", f" {row.stage}"))
 
 
 def head(row: RunRow, facts: Mapping[str, Any]) -> Markup:

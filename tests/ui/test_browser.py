@@ -80,7 +80,7 @@ def test_start_watch_refresh_stop_and_resume(watched):
     for label, value in (("Training prompts", 40), ("Test prompts", 10), ("PPO steps", 3), ("Replies per test prompt", 1)):
         page.get_by_label(label).fill(str(value))
     page.get_by_label("Name").fill("journey")
-    page.get_by_text("--name journey").wait_for()
+    page.wait_for_function("document.querySelector('.command textarea').value.includes('journey')")
     page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_url("**/run?name=*journey*")
     page.locator("ol.strip").wait_for()

@@ -1,6 +1,5 @@
 """The page as it is served: who gets in, what is open, what the pages answer (S1, S2, S13, S14)."""
 
-import inspect
 import json
 import socket
 import subprocess
@@ -11,14 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import gradio as gr
 import pytest
 
 from lite.errors import LockError, PreconditionError, RecipeError
 from lite.ui import serve
-from lite.ui.app import build
 from lite.ui.serve import Door
-from lite.ui.site import Site
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +27,28 @@ def runs(tmp_path_factory):
     return fakes.folder
 
 
-RUN_HANDLERS = (
-    "look", "first", "back_one", "on_one", "choose", "end", "go_on", "save", "give_adapter", "give_replies", "give_rows", "tell", "take_back", "beside",
-    "stages",
-)  # fmt: skip
+CALL_ALL = """
+import inspect, sys
+from pathlib import Path
+import gradio as gr
+from lite.ui.app import build
+from lite.ui.site import Site
+NAMES = ("look first back_one on_one choose end go_on save give_adapter give_replies give_rows tell take_back beside stages").split()
+called = 0
+for block in build(Site(Path(sys.argv[1]), Path(sys.argv[2]))).fns.values():
+    if getattr(block.fn, "__name__", "") not in NAMES:
+        continue
+    for name in ("../../etc", "/etc/passwd", "nobody", "", "a\\0b", None, 7, ["x"], {"a": 1}):
+        called += 1
+        try:
+            answer = block.fn(*[name] * len(block.inputs))
+            answer = list(answer) if inspect.isgenerator(answer) else answer
+        except (gr.Error, TypeError, AttributeError, ValueError):  # of a wrong type: Gradio's "Error" and nothing more
+            continue
+        assert "root:" not in str(answer)
+print(called)
+"""
+"""In a process of its own: Gradio leaves loops behind for a page that is built and not served."""
 SERVER = """
 import sys
 from pathlib import Path
@@ -69,13 +83,6 @@ def opened(runs, tmp_path_factory):
     """The page with a login, as it is with --listen."""
     with served(tmp_path_factory.mktemp("other"), "login") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def handlers(runs, tmp_path_factory):
-    """Every function of the page that can be called by its index, past what the page shows."""
-    page = build(Site(runs, tmp_path_factory.mktemp("d")))
-    return [block for block in page.fns.values() if block.fn]
 
 
 def status(address: str, path: str, *, method: str = "GET", data: bytes | None = None, **headers: str) -> tuple[int, str]:
@@ -184,22 +191,12 @@ def test_no_file_is_handed_out(closed, runs, path):
     assert status(closed, path.format(runs=runs, run=run))[0] in (400, 403, 404)
 
 
-@pytest.mark.parametrize("name", ["../../etc", "/etc/passwd", "nobody", "", "a\0b", None, 7, ["x"], {"a": 1}], ids=repr)
-def test_handlers_check_what_they_are_given(handlers, runs, name):
+def test_handlers_check_what_they_are_given(runs, tmp_path):
     """S13: called past the page with names of runs that are none, they refuse or do nothing, and no file appears."""
     before = sorted(runs.rglob("*"))
-    called = 0
-    for block in handlers:
-        if block.fn.__name__ not in RUN_HANDLERS:
-            continue
-        called += 1
-        try:
-            answer = block.fn(*[name] * len(block.inputs))
-            answer = list(answer) if inspect.isgenerator(answer) else answer
-        except (gr.Error, TypeError, AttributeError, ValueError):  # values of a wrong type are Gradio's "Error" and nothing more
-            continue
-        assert "root:" not in str(answer)
-    assert called >= 12
+    done = subprocess.run([sys.executable, "-c", CALL_ALL, str(runs), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 12 * 9
     assert sorted(runs.rglob("*")) == before
 
 

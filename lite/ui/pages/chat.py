@@ -112,10 +112,9 @@ def build(site: Site, page: gr.Blocks) -> None:
             yield show(
                 talk, busy=True, content=join(_view(talk, True), note("info", "Loading the base; this is done once.")) if opening else None
             )
+            how = {"seed": int(seed_ or 0), "max_new_tokens": int(most), "temperature": float(heat_), "top_p": float(top)}
             for pane, (offer, prompt) in enumerate(asked):
-                for event in site.chat.say(
-                    offered.base, offer.adapter, prompt, seed=int(seed_ or 0), max_new_tokens=int(most), temperature=float(heat_), top_p=float(top)
-                ):  # fmt: skip
+                for event in site.chat.say(offered.base, offer.adapter, prompt, **how):
                     talk = talking.heard(talk, pane, str(event.get("text", "")), str(event.get("stop", "")))
                     yield show(talk, busy=True)
                 if talk.exchanges[-1].stops[pane] == "stopped":

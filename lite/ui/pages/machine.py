@@ -28,7 +28,7 @@ def build(site: Site, page: gr.Blocks) -> None:
     gr.HTML(tag("h3", "About this page"))
     about = gr.HTML()
 
-    def look() -> Iterator[Markup]:
+    def examine() -> Iterator[Markup]:
         done: list[Check] = []
         yield note("info", "Checking ...")
         for result in doctor.checks(site.runs):
@@ -42,7 +42,7 @@ def build(site: Site, page: gr.Blocks) -> None:
         rows += [[tag("b", "Runs"), str(site.runs.resolve())], [tag("b", "Models"), os.environ.get("HF_HOME", "~/.cache/huggingface")]]
         return table(["", ""], [*rows, [tag("b", "Versions"), f"lite {__version__}, {versions}"]], "about")
 
-    check.click(look, None, found, api_visibility="private", show_progress="hidden", concurrency_limit=1)
+    check.click(examine, None, found, api_visibility="private", show_progress="hidden", concurrency_limit=1)
     page.load(tell, None, about, **QUIET)
 
 

@@ -16,7 +16,11 @@ THIS = "this machine"
 
 def build(site: Site, page: gr.Blocks) -> None:
     recipes = newrun.recipe_cards()
-    gr.HTML(title("New run", "Choose what the model should learn and which base to start from. The card on the right says what it costs."))
+    gr.HTML(
+        title(
+            "New run", "Choose what the model should learn and which base to start from. What it costs is told before anything is loaded."
+        )
+    )
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
             chosen = gr.Radio(

@@ -170,12 +170,13 @@ def _outcome(found: Outcome) -> Markup:
         tag("h3", f"{found.first}: {scores.first.mean:.2f} of 9, {found.second}: {scores.second:.2f} of 9"),
         tag(
             "p",
-            f"4.5 is even. {found.first} was preferred in {share(scores.preferred)} of {plural(scores.rated, 'pair')}{_interval(scores.first)}.",
+            f"4.5 is even. {found.first} was preferred in {share(scores.preferred)} of {plural(scores.rated, 'pair')}",
+            f"{_interval(scores.first)}.",
         ),
     ]
     if found.judge and found.judge.decided_accuracy:
         parts.append(
-            tag("p", term("Agreement with the judge", "Of the pairs in which the automatic judge had a preference, how often yours was the same."),
+            tag("p", term("Agreement with the judge", "Of the pairs in which the judge had a preference, how often yours was the same."),
                 f": {share(found.judge.decided_accuracy.mean)} of {plural(found.judge.decided, 'pair')} in which it had a preference.")
         )  # fmt: skip
     return div("card", *parts)
