@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 
 from benchmarks.report import publish, table
 from lite import engine, recipe
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.runs import read
 from lite.runs.checkpoints import Checkpoints
 from lite.runs.progress import Screen

@@ -20,9 +20,12 @@ from benchmarks.old_loop import OldLoop
 from benchmarks.random_base import FIRST_WORD, Silent, add_roles
 from benchmarks.random_base import bench as silent_bench
 from lite.artifacts import Pairs
-from lite.contracts import CONTRACTS, PpoSpec, RewardSpec, Spec
+from lite.contracts import CONTRACTS
 from lite.fit import sizes
 from lite.fit.shape import Shape
+from lite.knobs import Spec
+from lite.knobs.ppo import PpoSpec
+from lite.knobs.training import RewardSpec
 from lite.model.bank import AdapterBank
 from lite.model.generate import Decoding, generate
 from lite.records import Pair, write_rows

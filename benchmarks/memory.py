@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.random_base import TINY, write_base
 from benchmarks.report import publish, table
-from lite.contracts import BaseSpec, LoraSpec
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model.bank import TARGETS, AdapterBank
 from lite.model.base import load_base
 

@@ -27,7 +27,7 @@ from torch import nn
 
 from benchmarks.random_base import Shape, add_roles, load_bank, random_ids, write_base
 from benchmarks.report import publish, table
-from lite.contracts import LoraSpec
+from lite.knobs import LoraSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
 from lite.model.forward import Scores, collate, hidden_states, logprob_rows, micro_batches, response_values, reward_rows, score_rows

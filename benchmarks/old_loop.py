@@ -22,7 +22,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from lite.contracts import LoraSpec, PpoSpec
+from lite.knobs import LoraSpec
+from lite.knobs.ppo import PpoSpec
 from lite.model.bank import TARGETS, AdapterBank
 from lite.model.base import stop_cpu_repacking
 from lite.model.encoding import Row

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.old_loop import AS_RUN, Choices, OldLoop
 from benchmarks.random_base import STOP_IDS, Shape, add_roles, bench, load_bank, random_ids
-from lite.contracts import PpoSpec
+from lite.knobs.ppo import PpoSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import decode
 from lite.model.generate import Generated

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from lite import tasks
-from lite.contracts import BaseSpec, LoraSpec
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base
 from lite.stages.bench import Bench

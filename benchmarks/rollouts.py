@@ -27,7 +27,7 @@ import torch
 from benchmarks.random_base import Shape, add_roles, load_bank, random_ids, write_base
 from benchmarks.report import publish, table
 from lite import micro
-from lite.contracts import LoraSpec
+from lite.knobs import LoraSpec
 from lite.micro.world import draw_dialogue
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode

@@ -23,7 +23,7 @@ from transformers import (
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-from lite.contracts import LoraSpec
+from lite.knobs import LoraSpec
 from lite.model.bank import TARGETS
 from lite.model.base import stop_cpu_repacking
 

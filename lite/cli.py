@@ -8,22 +8,20 @@ Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or 
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lite import __version__, recipe, tables, verbs
+from lite import __version__, recipe, sweeps, tables, verbs
 from lite.errors import LockError, RecipeError
 from lite.plan import Node, Status, compare, plan, select
 from lite.runs import control, locks, read
 from lite.runs.journal import Journal
-from lite.runs.layout import table_file
-from lite.runs.publish import dumps, write_json, write_text
+from lite.runs.publish import dumps
 from lite.runs.signals import Switch
 from lite.terminal import RUNS, Json, Runs, say, told
-from lite.yamltext import hint
 
 app = typer.Typer(
     name="lite",
@@ -77,7 +75,7 @@ def run_command(
                 raise RecipeError("--detach", ["a sweep is several runs, one after the other; give one value per place, such as seed=17"])
             options = {"from_run": from_run, "name": name, "runs": runs, "begin": begin, "until": until, "only": only, "queue": queue}
             options |= {"dry_run": dry_run, "offline": offline, "quiet": quiet}
-            raise typer.Exit(_sweep(path, wanted, resume=resume is not None, as_json=as_json, options=options))
+            raise typer.Exit(sweeps.run_all(run_command, path, wanted, resume=resume is not None, as_json=as_json, options=options))
         given = list(wanted[0])
         old = read.find(runs, resume, path.stem if path else None) if resume else None
         source = read.find(runs, from_run) if from_run else None
@@ -100,6 +98,7 @@ def run_command(
             return
 
         from lite import engine
+        from lite.runs import report
         from lite.runs.progress import Screen
 
         engine.prepare_environment(offline=offline)
@@ -115,28 +114,11 @@ def run_command(
             facts = {"run": str(outcome.run.folder.path), "state": outcome.state, "exit_code": outcome.exit_code, "error": outcome.error}
             print(dumps(facts | {"report": outcome.run.report() if outcome.state == "done" else None}))
         elif outcome.state == "done":
-            print(engine.headline(outcome.run))
+            print(report.headline(outcome.run))
             say(f"\n{outcome.run.folder.report_md}")
         if outcome.error:
             say(f"lite: {outcome.error}")
         raise typer.Exit(outcome.exit_code)
-
-
-def _sweep(path: Path, wanted: Sequence[tuple[str, ...]], *, resume: bool, as_json: bool, options: dict[str, Any]) -> int:
-    """One run after the other, then the table over all of them; the exit code of the first that does not end well."""
-    runs: Path = options["runs"]
-    for number, overrides in enumerate(wanted, 1):
-        known = [r for r in read.all_runs(runs) if r.recipe == path.stem and r.facts.get("overrides") == list(overrides)] if resume else []
-        say(f"run {number} of {len(wanted)}: {' '.join(overrides)}")
-        try:
-            with redirect_stdout(sys.stderr):
-                run_command(str(path), list(overrides), resume=str(known[-1].folder.path) if known else None, **options)
-        except typer.Exit as e:
-            if e.exit_code:
-                return e.exit_code
-    if not options["dry_run"]:
-        _table(read.all_runs(runs), path.stem, runs, as_json)
-    return 0
 
 
 @app.command("table")
@@ -147,20 +129,7 @@ def table_command(
 ) -> None:
     """One table over all finished runs of a recipe: its tasks one by one, each summarised over its seeds."""
     with told():
-        _table(read.all_runs(runs), Path(recipe_name).stem, runs, as_json)
-
-
-def _table(known: Sequence[read.Run], name: str, runs: Path, as_json: bool) -> None:
-    from lite.evaluate import table
-
-    reports = table.reports_of(run for run in known if run.recipe == name)
-    if not reports:
-        raise RecipeError(str(runs), [f"no finished run of {name} here{hint(name, {run.recipe for run in known})}"])
-    summary = table.summarise(reports)
-    page = table.markdown(summary, name)
-    write_json(table_file(runs, name, "json"), summary)
-    write_text(table_file(runs, name, "md"), page)
-    print(dumps(summary) if as_json else page.rstrip())
+        sweeps.print_table(Path(recipe_name).stem, runs, as_json)
 
 
 @app.command("plan")

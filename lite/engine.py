@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lite import __version__, tasks
-from lite.artifacts import Artifact, Evaluation
-from lite.contracts import BaseSpec, base_of
+from lite.artifacts import Artifact
 from lite.errors import ArtifactError, DivergedError, LiteError, PreconditionError, StageError, Stopped
+from lite.knobs import BaseSpec, base_of
 from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
-from lite.runs import env, process, publish
+from lite.runs import env, process, publish, report
 from lite.runs.checkpoints import Checkpoint, Checkpoints
 from lite.runs.journal import Journal, StageJournal, clean, now
 from lite.runs.layout import StageFolder
@@ -184,7 +184,7 @@ def execute(
             artifacts = _stages(recipe, nodes, statuses, journal, screen, tools)
             if len(artifacts) < len(nodes):
                 return _end(journal, "stopped", 0, f"ended after {until}, as asked; go on with: lite run --resume {journal.run.path}")
-            _report(journal, recipe, nodes, artifacts)
+            report.write(journal, recipe, nodes, artifacts)
         except (Stopped, KeyboardInterrupt) as e:
             code = STOPPED if isinstance(e, Stopped) else INTERRUPTED
             return _end(journal, "stopped", code, f"stopped; go on with: lite run --resume {journal.run.path}")
@@ -370,33 +370,6 @@ def _clear(folder: StageFolder) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
 
 
-def _report(journal: Journal, recipe: Recipe, nodes: Sequence[Node], artifacts: Mapping[str, Artifact]) -> None:
-    """report.json and report.md at the top of the run: the last evaluation's, and how long the stages took."""
-    evaluations = [artifact for artifact in artifacts.values() if isinstance(artifact, Evaluation)]
-    empty: dict[str, Any] = {"models": {}, "comparisons": [], "reward": {}, "diagnostics": {}}
-    report = empty | (evaluations[-1].report() if evaluations else {})
-    seconds = {n.id: read_json(journal.run.stage(n.number, n.id).stage).get("seconds") for n in nodes}
-    report["run"] = {"name": journal.run.name, "recipe": recipe.name, "base": recipe.base.model, "task": recipe.task, "seed": recipe.seed}
-    others = {n.id: base.model for n in nodes if (base := base_of(n.spec, recipe.base)) != recipe.base}
-    report["run"] |= {
-        "other_bases": others,
-        "seconds": seconds,
-        "total_seconds": sum(s or 0 for s in seconds.values()),
-        "lite": __version__,
-    }
-    publish.write_json(journal.run.report_json, report)
-
-    page = evaluations[-1].path / "report.md" if evaluations else None
-    told = page.read_text(encoding="utf-8").rstrip() if page and page.is_file() else f"# {recipe.name}"
-    if page:  # its pictures lie beside it
-        told = told.replace("](pictures/", f"]({page.parent.relative_to(journal.run.path).as_posix()}/pictures/")
-    rows = "\n".join(f"| {id} | {duration(s) if s is not None else '?'} |" for id, s in seconds.items())
-    overrides = " ".join(journal.facts.get("overrides") or ()) or "none"
-    bases = ", ".join((f"base {recipe.base.model}", *(f"{model} for {id}" for id, model in others.items())))
-    facts = f"Recipe {recipe.name}, {bases}, task {recipe.task}, seed {recipe.seed}, overrides: {overrides}."
-    publish.write_text(journal.run.report_md, f"{told}\n\n## Run\n\n{facts}\n\n| stage | time |\n|---|---|\n{rows}\n")
-
-
 @contextmanager
 def _library_logs(journal: Journal) -> Iterator[None]:
     """Warnings and log records of the libraries go to log.txt instead of the terminal; of lite's own rooms, what is for information too."""
@@ -416,14 +389,3 @@ def _library_logs(journal: Journal) -> Iterator[None]:
         logging.captureWarnings(False)
         own.setLevel(own_level)
         root.removeHandler(handler)
-
-
-def headline(run: Run) -> str:
-    """The first section of a run's report: all before its first heading that follows some text."""
-    try:
-        lines = run.folder.report_md.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    first_text = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
-    end = next((i for i, line in enumerate(lines) if i > first_text and line.startswith("#")), len(lines))
-    return "\n".join(lines[:end]).rstrip()

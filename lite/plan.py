@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from lite import tasks, templates
-from lite.contracts import CONTRACTS, BaseSpec, Contract, OwnBase, Spec, base_of
+from lite.contracts import CONTRACTS, Contract
 from lite.errors import RecipeError
+from lite.knobs import BaseSpec, OwnBase, Spec, base_of
 from lite.recipe import Recipe, Stage
 from lite.runs.publish import file_digest, plain
 from lite.runs.read import StageRecord

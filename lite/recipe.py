@@ -27,8 +27,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
 
 from lite import tasks
-from lite.contracts import CONTRACTS, BaseSpec, Contract, OwnBase, Spec
+from lite.contracts import CONTRACTS, Contract
 from lite.errors import RecipeError
+from lite.knobs import BaseSpec, OwnBase, Spec
 from lite.unroll import MOST_ROUNDS, PREVIOUS, Entry, resolve, unroll
 from lite.wiring import Wire, wire
 from lite.yamltext import hint, parse, shown

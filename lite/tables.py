@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel
 
 from lite import recipe, tasks
-from lite.contracts import CONTRACTS, BaseSpec, Contract
+from lite.contracts import CONTRACTS, Contract
 from lite.errors import RecipeError
+from lite.knobs import BaseSpec
 from lite.runs import read
 from lite.runs.publish import dumps
 from lite.text.contrast import contrast

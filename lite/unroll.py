@@ -20,7 +20,7 @@ from typing import Any
 
 from lite.artifacts import Policy
 from lite.contracts import CONTRACTS
-from lite.spec import NAMES_STAGES, Spec
+from lite.knobs import NAMES_STAGES, Spec
 
 PREVIOUS = ("previous", "before_previous")
 MOST_ROUNDS = 99

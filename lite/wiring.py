@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from lite.artifacts import Artifact, Policy, Reward
-from lite.contracts import CONTRACTS, EvaluateSpec, MixSpec, Need, OwnBase, ScoreSpec, SftSpec, Spec
+from lite.contracts import CONTRACTS, Need
+from lite.knobs import OwnBase, Spec
+from lite.knobs.judging import EvaluateSpec, ScoreSpec
+from lite.knobs.training import SftSpec
+from lite.knobs.writing import MixSpec
 from lite.yamltext import hint, shown
 
 Wire = str | tuple[str, ...] | None

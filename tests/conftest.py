@@ -12,7 +12,8 @@ import pytest
 
 from lite import engine, recipe
 from lite.artifacts import Artifact
-from lite.contracts import CONTRACTS, BaseSpec
+from lite.contracts import CONTRACTS
+from lite.knobs import BaseSpec
 from lite.runs.progress import Screen
 
 ROOT = Path(__file__).parent.parent

@@ -104,7 +104,7 @@ def test_the_report_is_the_evaluations_and_tells_the_times(fakes):
     assert list(report["run"]["seconds"]) == ALL
     page = run.folder.report_md.read_text()
     assert "ppo.kl_coef=0.5" in page
-    assert engine.headline(run) == "# Results\n\n## Models\n\n| base | 25 % |"
+    assert report.headline(run) == "# Results\n\n## Models\n\n| base | 25 % |"
 
 
 def test_without_an_evaluation_the_report_keeps_its_shape(fakes):

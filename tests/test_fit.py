@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from lite import recipe
-from lite.contracts import CONTRACTS, BaseSpec
+from lite.contracts import CONTRACTS
 from lite.errors import PreconditionError
 from lite.fit import cards, preflight, shape, show, sizes
 from lite.fit.demand import Decode, Pass
 from lite.fit.estimate import MOVING, SLACK, download, estimate, refuse, settle, way_to_fit, ways
 from lite.fit.loop import DEMANDS
 from lite.fit.shape import Unknown, from_config, known_models, shape_of
+from lite.knobs import BaseSpec
 from lite.plan import plan
 
 GIB = 2**30

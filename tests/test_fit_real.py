@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_iter
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lite import micro
-from lite.contracts import BaseSpec, LoraSpec
 from lite.fit import demand, sizes
 from lite.fit.shape import FAMILIES, Shape, from_config, shape_of
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model import forward, generate, kv
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from lite import engine, recipe
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.micro import BASE_DIR
 from lite.runs.progress import Screen
 

@@ -7,7 +7,7 @@ import pytest
 
 from lite import plan as planning
 from lite import recipe, tasks
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.plan import compare, plan
 from lite.runs.layout import StageFolder
 from lite.runs.read import StageRecord

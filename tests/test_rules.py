@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 import lite
 from lite import recipe
-from lite.contracts import CONTRACTS, BaseSpec
+from lite.contracts import CONTRACTS
+from lite.knobs import BaseSpec
 from lite.plan import plan
 
 PACKAGE = Path(lite.__file__).parent
@@ -27,11 +28,8 @@ RANKS: list[tuple[str, ...]] = [
     ("lite", "lite.errors", "lite.chance"),
     ("lite.text", "lite.tasks", "lite.templates", "lite.yamltext", "lite.micro"),
     ("lite.records", "lite.artifacts"),
-    ("lite.spec",),
-    ("lite.judge_knobs",),
+    ("lite.knobs",),
     (
-        "lite.rounds",
-        "lite.ppo_knobs",
         "lite.contracts",
         "lite.recipe",
         "lite.unroll",
@@ -50,12 +48,12 @@ RANKS: list[tuple[str, ...]] = [
     ("lite.chat",),
     ("lite.ui",),
     ("lite.terminal",),
-    ("lite.verbs",),
+    ("lite.verbs", "lite.sweeps"),
     ("lite.cli",),
 ]
 HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
-TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.spec", "lite.judge_knobs", "lite.rounds", "lite.ppo_knobs", "lite.contracts", "lite.recipe", "lite.unroll", "lite.plan",
+TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.knobs", "lite.contracts", "lite.recipe", "lite.unroll", "lite.plan",
               "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
               "lite.micro.world", "lite.verbs", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources", "lite.ui", "lite.chat.offers",
               "lite.chat.process")  # fmt: skip

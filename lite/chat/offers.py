@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lite import tasks
 from lite.artifacts import Policy
-from lite.contracts import CONTRACTS, BaseSpec
+from lite.contracts import CONTRACTS
 from lite.errors import LiteError
+from lite.knobs import BaseSpec
 from lite.recipe import load
 from lite.runs.read import Run
 from lite.text import contrast, dialogue

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lite.contracts import BaseSpec
 from lite.errors import LockError, PreconditionError
+from lite.knobs import BaseSpec
 
 SECONDS_TO_OPEN = 600.0
 SECONDS_OF_SILENCE = 120.0

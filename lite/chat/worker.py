@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from lite.contracts import BaseSpec
 from lite.engine import load_bank, prepare_environment
 from lite.errors import LiteError
+from lite.knobs import BaseSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import decode, encode
 from lite.model.generate import Decoding, generate

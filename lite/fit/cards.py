@@ -10,10 +10,10 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from lite.contracts import BaseSpec
 from lite.fit import sizes
 from lite.fit.demand import Decode, Pass
 from lite.fit.shape import Shape
+from lite.knobs import BaseSpec
 
 USABLE = 0.97
 """The driver and a screen keep some of a card for themselves."""

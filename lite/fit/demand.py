@@ -8,26 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lite.contracts import (
-    BaseSpec,
-    ContrastSpec,
-    DpoSpec,
-    EvaluateSpec,
-    LoraSpec,
-    MixSpec,
-    PpoSpec,
-    PreferencesSpec,
-    PromptsSpec,
-    RespondSpec,
-    RewardSpec,
-    ScoreSpec,
-    SftSpec,
-    TuneSpec,
-)
 from lite.fit import sizes
 from lite.fit.shape import Shape
+from lite.knobs import BaseSpec, LoraSpec
+from lite.knobs.judging import EvaluateSpec, ScoreSpec
+from lite.knobs.ppo import PpoSpec
+from lite.knobs.rounds import InstructSpec, SeedSpec
+from lite.knobs.training import DpoSpec, RewardSpec, SftSpec, TuneSpec
+from lite.knobs.writing import ContrastSpec, MixSpec, PreferencesSpec, PromptsSpec, RespondSpec
 from lite.plan import Node
-from lite.rounds import InstructSpec, SeedSpec
 
 MEAN_PROMPT = 150
 """Tokens of a dialogue of hh-rlhf, about; shorter where a stage or the recipe cuts."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lite.contracts import BaseSpec, Spec, base_of
 from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.demand import Moment, Site
 from lite.fit.loop import DEMANDS, demand
 from lite.fit.shape import Shape, Unknown, cached_config, known_models, shape_of
+from lite.knobs import BaseSpec, Spec, base_of
 from lite.plan import Node
 from lite.recipe import Recipe
 

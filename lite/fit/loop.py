@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lite.contracts import RespondSpec, Spec
 from lite.fit import demand as rlcd
 from lite.fit import sizes
 from lite.fit.demand import BYTES_PER_TOKEN, MEAN_RESPONSE, Decode, Demand, Site, rank
+from lite.knobs import Spec
+from lite.knobs.rounds import EftSpec, GateSpec, InstructSpec, JudgingSpec, PairSpec, SeedSpec
+from lite.knobs.writing import RespondSpec
 from lite.plan import Node
-from lite.rounds import EftSpec, GateSpec, InstructSpec, JudgingSpec, PairSpec, SeedSpec
 
 RUBRIC = 420
 """Tokens of a judge's prompt without the question and the response."""

@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from lite.contracts import base_of
 from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.estimate import download, estimate, refuse
 from lite.fit.shape import Shape, hub_cache, shape_of
+from lite.knobs import base_of
 from lite.plan import Node
 from lite.recipe import Recipe
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.plan import tiny_folder
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3")

@@ -7,8 +7,8 @@ test counts them on real models. ``wide`` is bytes per number of the compute typ
 
 from collections.abc import Iterable
 
-from lite.contracts import BaseSpec
 from lite.fit.shape import Shape
+from lite.knobs import BaseSpec
 
 GIB = 2**30
 NF4_BLOCK = 64

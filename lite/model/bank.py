@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lite.contracts import LoraSpec
 from lite.errors import ArtifactError, PreconditionError
+from lite.knobs import LoraSpec
 from lite.model.base import Base
 from lite.model.heads import ScalarHead
 from lite.model.lending import Loan

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lite import micro
-from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
+from lite.knobs import BaseSpec
 from lite.model import allocator, copies, unsloth
 from lite.model.quiet import no_loading_bar
 from lite.sources.reach import ask, model_folder

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
+from lite.knobs import BaseSpec
 from lite.runs.env import cache_folder
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from lite.artifacts import Candidates, Examples, Judgements
-from lite.contracts import BestSpec
 from lite.errors import DivergedError
+from lite.knobs.rounds import BestSpec
 from lite.records import Example, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench

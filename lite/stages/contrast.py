@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lite.artifacts import Pairs, Prompts
-from lite.contracts import ContrastSpec
 from lite.evaluate import diagnostics
+from lite.knobs.writing import ContrastSpec
 from lite.model.encoding import encode
 from lite.model.generate import Decoding
 from lite.records import Pair, Prompt, write_rows

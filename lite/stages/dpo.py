@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lite.artifacts import Pairs, Policy
-from lite.contracts import DpoSpec
 from lite.errors import ArtifactError
+from lite.knobs.training import DpoSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode_targets
 from lite.model.trainers import Course, Twin, dpo_trainer

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lite import templates
 from lite.artifacts import Examples, Policy, Seed
-from lite.contracts import EftSpec
 from lite.errors import JudgeError
+from lite.knobs.rounds import EftSpec
 from lite.records import Example, Judgement, Ranked, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lite.artifacts import Evaluation, Pairs, Policy, Prompts, Reward, Round
-from lite.contracts import EvaluateSpec
 from lite.errors import RecipeError
 from lite.evaluate import oracle, pictures, preference, summary
 from lite.evaluate.markdown import render
+from lite.knobs.judging import EvaluateSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode, encode_row
 from lite.model.forward import logprob_rows, reward_rows

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lite.artifacts import Judgements, Pairs, Policy, Prompts, Round, Seed
-from lite.contracts import GateSpec
 from lite.errors import DivergedError
 from lite.evaluate import oracle, summary
 from lite.evaluate.gates import Gate, Health, Limits, gates
 from lite.evaluate.judge_quality import TIE_RULE, Ranking, judge_quality
+from lite.knobs.rounds import GateSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
 from lite.model.generate import Decoding

@@ -12,8 +12,8 @@ from pathlib import Path
 from lite import templates
 from lite.artifacts import Policy, Prompts, Seed
 from lite.chance import random_for
-from lite.contracts import InstructSpec
 from lite.errors import ArtifactError
+from lite.knobs.rounds import InstructSpec
 from lite.micro.world import split_of
 from lite.model.encoding import encode
 from lite.model.generate import Decoding, Generated

@@ -12,8 +12,8 @@ from typing import Any
 
 from lite.artifacts import Candidates, Judgements, Policy
 from lite.errors import JudgeError
+from lite.knobs.rounds import JudgeSpec
 from lite.records import Candidate, Judgement, write_rows
-from lite.rounds import JudgeSpec
 from lite.runs.layout import stage_of
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench

@@ -15,7 +15,7 @@ from lite.evaluate.endpoint import Chat, Endpoint
 from lite.evaluate.judges import ChoiceJudge, EndpointJudge, ScoreJudge, length_judge
 from lite.evaluate.pairwise import Comparison, Judge, Judgement, Verdict, compare, comparisons, row
 from lite.evaluate.questions import Form
-from lite.judge_knobs import PairwiseJudge
+from lite.knobs.judging import PairwiseJudge
 from lite.model.bank import AdapterBank
 from lite.model.choice import encode_choice, letter_logprobs
 from lite.records import HeadToHead, Reply

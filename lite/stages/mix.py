@@ -7,9 +7,9 @@ hash; a dialogue comes from one of the two.
 from pathlib import Path
 
 from lite.artifacts import Pairs
-from lite.contracts import MixSpec
 from lite.errors import ArtifactError
 from lite.evaluate import diagnostics
+from lite.knobs.writing import MixSpec
 from lite.records import Pair, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench

@@ -16,8 +16,8 @@ from typing import Any
 from lite.artifacts import Candidates, Judgements, Pairs
 from lite.errors import DivergedError, RecipeError
 from lite.evaluate.ranks import consistency
+from lite.knobs.rounds import PairSpec
 from lite.records import Candidate, Pair, write_rows
-from lite.rounds import PairSpec
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
 from lite.stages.reviews import scores_of

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lite.artifacts import Policy, Prompts, Reward
 from lite.chance import random_for
-from lite.contracts import PpoSpec
 from lite.errors import ArtifactError, DivergedError
+from lite.knobs.ppo import PpoSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
 from lite.model.forward import collate, hidden_states, refine, response_logprobs, response_values

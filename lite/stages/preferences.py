@@ -11,9 +11,9 @@ from typing import Any
 
 from lite.artifacts import Pairs, Prompts
 from lite.chance import random_for
-from lite.contracts import PreferencesSpec
 from lite.errors import ArtifactError, RecipeError
 from lite.evaluate import diagnostics
+from lite.knobs.writing import PreferencesSpec
 from lite.micro.grammar import read_ask
 from lite.micro.oracle import grade_ask
 from lite.micro.replies import quality

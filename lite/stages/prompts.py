@@ -10,8 +10,8 @@ from typing import Any
 
 from lite.artifacts import Prompts
 from lite.chance import random_for
-from lite.contracts import PromptsSpec
 from lite.errors import RecipeError
+from lite.knobs.writing import PromptsSpec
 from lite.micro.world import SPLITS, Split, draw_dialogue
 from lite.records import Prompt, write_rows
 from lite.runs.publish import write_json

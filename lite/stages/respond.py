@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lite.artifacts import Candidates, Policy, Prompts
-from lite.contracts import RespondSpec
+from lite.knobs.writing import RespondSpec
 from lite.model.encoding import encode
 from lite.model.generate import Decoding
 from lite.records import Candidate, Prompt, write_rows

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from lite import templates
 from lite.artifacts import Policy
+from lite.knobs.rounds import JudgingSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
 from lite.model.generate import Decoding
 from lite.records import Judgement
-from lite.rounds import JudgingSpec
 from lite.stages.bench import Bench, Progress
 from lite.stages.drawing import draw
 from lite.text.dialogue import STOP

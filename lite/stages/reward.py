@@ -14,8 +14,8 @@ import torch
 
 from lite.artifacts import Pairs, Reward
 from lite.chance import random_for
-from lite.contracts import RewardSpec
 from lite.errors import ArtifactError
+from lite.knobs.training import RewardSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_row
 from lite.model.forward import collate, hidden_states, micro_batches, response_rewards, reward_rows

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lite.contracts import PpoSpec
+from lite.knobs.ppo import PpoSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
 from lite.model.forward import collate, hidden_states, micro_batches, refine, response_logprobs, response_values, score_rows

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from lite import templates
 from lite.artifacts import Candidates, Pairs
 from lite.chance import random_for
-from lite.contracts import ScoreSpec
 from lite.errors import ArtifactError
 from lite.evaluate import diagnostics
+from lite.knobs.judging import ScoreSpec
 from lite.model.choice import LetterLogProbs, encode_choice, letter_logprobs
 from lite.records import Candidate, Pair, write_rows
 from lite.runs.publish import write_json

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lite.artifacts import Prompts, Seed
-from lite.contracts import SeedSpec
 from lite.errors import RecipeError
+from lite.knobs.rounds import SeedSpec
 from lite.records import Example, Ranked, write_rows
 from lite.runs.publish import write_json
 from lite.sources import oasst

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lite.artifacts import Examples, Pairs, Policy
-from lite.contracts import SftSpec
 from lite.errors import ArtifactError
+from lite.knobs.training import SftSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_targets
 from lite.model.trainers import Course, sft_trainer

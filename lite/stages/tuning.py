@@ -7,8 +7,9 @@ from torch import Tensor
 
 from lite.artifacts import Policy
 from lite.chance import random_for, seed_for
-from lite.contracts import LoraSpec, TuneSpec
 from lite.errors import DivergedError, RecipeError
+from lite.knobs import LoraSpec
+from lite.knobs.training import TuneSpec
 from lite.model.bank import AdapterBank
 from lite.stages.bench import Bench, Progress
 

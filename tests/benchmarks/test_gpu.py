@@ -8,9 +8,9 @@ import torch
 
 from benchmarks import gpu, gpu_parts
 from benchmarks.gpu_base import config_of, random_base
-from lite.contracts import BaseSpec
 from lite.fit import sizes
 from lite.fit.shape import Shape, from_config
+from lite.knobs import BaseSpec
 from lite.model.bank import AdapterBank
 
 CPU = torch.device("cpu")

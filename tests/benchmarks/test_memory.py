@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import memory
-from lite.contracts import LoraSpec
+from lite.knobs import LoraSpec
 
 
 def test_counted_bytes_are_those_that_bitsandbytes_holds(tmp_path):

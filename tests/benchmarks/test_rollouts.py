@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import rollouts
 from benchmarks.random_base import TINY, add_roles, load_bank, random_ids, write_base
-from lite.contracts import LoraSpec
+from lite.knobs import LoraSpec
 
 
 @pytest.fixture(scope="module")

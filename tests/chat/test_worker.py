@@ -15,9 +15,9 @@ import torch
 
 from lite.chat import worker
 from lite.chat.process import ChatProcess
-from lite.contracts import BaseSpec, LoraSpec
 from lite.engine import load_bank
 from lite.errors import PreconditionError
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model.encoding import encode
 from lite.model.generate import Decoding, generate
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lite.contracts import BaseSpec, LoraSpec
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model.bank import AdapterBank
 from lite.model.base import Base, load_base
 from lite.model.encoding import Row, encode

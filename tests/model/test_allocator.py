@@ -18,7 +18,7 @@ ROOT = Path(allocator.__file__).parents[2]
 
 PROGRAM = """
 import json, sys
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.model import base as base_module
 from transformers import core_model_loading
 

@@ -8,8 +8,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
-from lite.contracts import LoraSpec
 from lite.errors import ArtifactError, PreconditionError
+from lite.knobs import LoraSpec
 from lite.model.bank import AdapterBank
 from lite.model.base import Base
 from lite.model.forward import reward_rows

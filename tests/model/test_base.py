@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lite import micro
-from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
+from lite.knobs import BaseSpec
 from lite.model import base as base_module
 from lite.model.base import load_base, pick_device, pick_dtype
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from lite.contracts import BaseSpec, LoraSpec
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model import base as base_module
 from lite.model import copies
 from lite.model.bank import AdapterBank

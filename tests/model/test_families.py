@@ -8,8 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lite import micro
-from lite.contracts import BaseSpec, LoraSpec
 from lite.fit.shape import FAMILIES
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model.bank import TARGETS, AdapterBank
 from lite.model.base import load_base
 from lite.model.encoding import Row

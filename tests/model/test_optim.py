@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lite.contracts import BaseSpec, LoraSpec
 from lite.errors import DivergedError
+from lite.knobs import BaseSpec, LoraSpec
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base
 from lite.model.forward import collate, hidden_states, response_logprobs

@@ -11,8 +11,8 @@ import trl.trainer.base_trainer
 from torch.nn.functional import logsigmoid
 from trl import DPOTrainer
 
-from lite.contracts import DpoLoss
 from lite.errors import DivergedError
+from lite.knobs.training import DpoLoss
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
 from lite.model.forward import logprob_rows

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.model import base as base_module
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base

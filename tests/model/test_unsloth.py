@@ -18,8 +18,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from lite.contracts import BaseSpec
 from lite.errors import PreconditionError
+from lite.knobs import BaseSpec
 from lite.model import unsloth
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base
@@ -172,7 +172,7 @@ class FastLanguageModel:
 PROGRAM = """
 import json, sys
 from lite import engine
-from lite.contracts import BaseSpec, LoraSpec
+from lite.knobs import BaseSpec, LoraSpec
 from lite.errors import PreconditionError
 
 def loaded(backend):
@@ -207,7 +207,7 @@ print(json.dumps(out))
 FIRST = """
 import sys
 from lite import engine
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 engine.prepare_environment(offline=True)
 engine.prepare_base(BaseSpec(model="tiny", device="cpu", backend="unsloth"))
 assert not [name for name in ("transformers", "peft", "trl") if name in sys.modules]

@@ -65,7 +65,7 @@ def refuse(self, address):
 socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = lambda *a, **k: refuse(None, a[:2])
 sys.path.insert(0, sys.argv[1])
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.model.base import load_base
 base = load_base(BaseSpec(model="org/small", device="cpu"))
 assert base.source == "org/small"

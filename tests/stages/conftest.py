@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lite import tasks
-from lite.contracts import BaseSpec
+from lite.knobs import BaseSpec
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base
 from lite.runs.checkpoints import Checkpoints

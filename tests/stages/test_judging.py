@@ -3,7 +3,7 @@
 import pytest
 
 from lite.errors import JudgeError, RecipeError
-from lite.judge_knobs import EndpointSpec, PairwiseJudge
+from lite.knobs.judging import EndpointSpec, PairwiseJudge
 from lite.records import Reply
 from lite.stages.judging import Known, ask_judges
 from tests.evaluate.stub import Desk, Stub, completion, served

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from lite.artifacts import Pairs
-from lite.contracts import ContrastSpec, EvaluateSpec, PpoSpec, PromptsSpec, RewardSpec
 from lite.errors import ArtifactError, DivergedError
+from lite.knobs.judging import EvaluateSpec
+from lite.knobs.ppo import PpoSpec
+from lite.knobs.training import RewardSpec
+from lite.knobs.writing import ContrastSpec, PromptsSpec
 from lite.model.encoding import encode
 from lite.model.forward import logprob_rows
 from lite.records import Pair, write_rows

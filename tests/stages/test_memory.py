@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lite.artifacts import Pairs, Reward
-from lite.contracts import PpoSpec, RewardSpec
+from lite.knobs.ppo import PpoSpec
+from lite.knobs.training import RewardSpec
 from lite.model.bank import AdapterBank
 from lite.model.memory import Budget
 from lite.records import Pair, write_rows

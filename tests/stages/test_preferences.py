@@ -6,8 +6,8 @@ import pytest
 
 from lite import recipe
 from lite.artifacts import Pairs
-from lite.contracts import MixSpec, PreferencesSpec, PromptsSpec
 from lite.errors import ArtifactError, RecipeError
+from lite.knobs.writing import MixSpec, PreferencesSpec, PromptsSpec
 from lite.micro.world import grade
 from lite.records import Pair, write_rows
 from lite.stages.mix import mix

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from lite.contracts import PromptsSpec
 from lite.errors import RecipeError
+from lite.knobs.writing import PromptsSpec
 from lite.stages.prompts import prompts
 from lite.text.dialogue import prompt as plain_prompt
 

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from lite.artifacts import Policy
-from lite.contracts import LoraSpec, PromptsSpec, RespondSpec
+from lite.knobs import LoraSpec
+from lite.knobs.writing import PromptsSpec, RespondSpec
 from lite.model.bank import AdapterBank
 from lite.model.generate import generate
 from lite.stages import drawing

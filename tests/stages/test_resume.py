@@ -6,8 +6,11 @@ import pytest
 from safetensors.torch import load_file
 
 from lite.artifacts import Pairs, Prompts, Reward
-from lite.contracts import ContrastSpec, LoraSpec, PpoSpec, PromptsSpec, RewardSpec
 from lite.errors import Stopped
+from lite.knobs import LoraSpec
+from lite.knobs.ppo import PpoSpec
+from lite.knobs.training import RewardSpec
+from lite.knobs.writing import ContrastSpec, PromptsSpec
 from lite.stages.contrast import contrast
 from lite.stages.ppo import ppo
 from lite.stages.prompts import prompts

@@ -7,8 +7,9 @@ import pytest
 
 from lite import tasks, templates
 from lite.artifacts import Candidates, Pairs
-from lite.contracts import ContrastSpec, PromptsSpec, RespondSpec, ScoreSpec
 from lite.errors import ArtifactError
+from lite.knobs.judging import ScoreSpec
+from lite.knobs.writing import ContrastSpec, PromptsSpec, RespondSpec
 from lite.model.choice import encode_choice, letter_logprobs
 from lite.records import write_rows
 from lite.runs.publish import write_json

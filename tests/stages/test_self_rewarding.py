@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from lite.artifacts import Candidates, Judgements, Policy, Prompts
-from lite.contracts import BestSpec, EftSpec, GateSpec, InstructSpec, JudgeSpec, LoraSpec, PairSpec, PromptsSpec, SeedSpec
 from lite.errors import DivergedError, JudgeError, RecipeError
+from lite.knobs import LoraSpec
+from lite.knobs.rounds import BestSpec, EftSpec, GateSpec, InstructSpec, JudgeSpec, PairSpec, SeedSpec
+from lite.knobs.writing import PromptsSpec
 from lite.micro.world import grade, split_of
 from lite.records import Candidate, Judgement, write_rows
 from lite.runs.publish import write_json

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from lite import micro, recipe
 from lite.artifacts import Examples, Pairs
-from lite.contracts import BaseSpec, DpoSpec, LoraSpec, SftSpec
 from lite.errors import ArtifactError, DivergedError, RecipeError
+from lite.knobs import BaseSpec, LoraSpec
+from lite.knobs.training import DpoSpec, SftSpec
 from lite.model.bank import WEIGHTS, AdapterBank
 from lite.model.base import load_base
 from lite.model.encoding import encode_targets

@@ -4,7 +4,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lite import templates
 from lite.errors import RecipeError
-from lite.spec import NO_EFFECT, Spec
+from lite.knobs import NO_EFFECT, Spec
 from lite.text.judging import check_template
 
 

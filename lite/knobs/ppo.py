@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lite.spec import NO_EFFECT, LoraSpec, Spec, with_preset
+from lite.knobs import NO_EFFECT, LoraSpec, Spec, with_preset
 
 PPO_PRESETS: Mapping[str, dict[str, Any]] = {
     # Yang et al. 2023 on AlpacaFarm's PPO: facts of the released script; the learning rate is a LoRA one.

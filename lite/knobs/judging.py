@@ -1,11 +1,11 @@
-"""The knobs of whoever says which of two responses is better: scorers of pairs, and the judges of an evaluation."""
+"""The knobs of those who judge: RLAIF's scorer, the judges of replies head to head, and the evaluation that asks them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lite.spec import NO_EFFECT, OwnBase, Spec, with_preset
+from lite.knobs import NAMES_STAGES, NO_EFFECT, OwnBase, Spec, with_preset
 
 SCORE_PRESETS: Mapping[str, dict[str, Any]] = {
     # RLAIF as Yang et al. 2023 run it: one order, no examples, the odds as they are.
@@ -79,3 +79,28 @@ class PairwiseJudge(Spec):
         if (self.kind == "endpoint") != (self.endpoint is not None):
             raise ValueError("`kind: endpoint` and `endpoint: {base_url: ..., model: ...}` go together")
         return self
+
+
+class EvaluateSpec(Spec):
+    against: tuple[str, ...] = Field(
+        default=("base",),
+        description="other models on the same prompts: base, p_plus, or the id of a stage that gives a policy",
+        json_schema_extra=NAMES_STAGES,
+    )
+    draws: int = Field(default=3, ge=1, description="replies per prompt; each draw is one evaluation of the whole test split")
+    prompts: int | None = Field(default=None, ge=1, description="test prompts used; none: all")
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_new_tokens: int = Field(default=300, ge=1)
+    judges: tuple[PairwiseJudge, ...] = Field(
+        default=(), description="who compares replies head to head: base, reward, length, oracle, or {kind: endpoint, endpoint: ...}"
+    )
+    side_by_side: int = Field(default=8, ge=0, description="prompts whose replies the report shows")
+    batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+
+    @field_validator("against")
+    @classmethod
+    def named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a model is named twice")
+        return names
