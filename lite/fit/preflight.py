@@ -32,7 +32,10 @@ def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collec
 
 def refuse_cpu(recipe: Recipe, nodes: Sequence[Node], *, only: Collection[str]) -> None:
     """Refuse a base that a processor would take weeks for."""
-    for base in {base_of(n.spec, recipe.base) for n in nodes if n.id in only and n.contract.uses_base}:
+    for node in nodes:
+        if node.id not in only or not node.contract.uses_base:
+            continue
+        base = base_of(node.spec, recipe.base)
         shape = shape_of(base)
         if base.device == "auto" and isinstance(shape, Shape) and shape.linear_weights > CPU_WEIGHTS:
             raise PreconditionError(
