@@ -122,7 +122,7 @@ def plan_for(found: argparse.Namespace, card: float | None) -> tuple[Any, Any, M
         path = recipe.find(RECIPES[shape.parameters > 20e9])
         loaded = recipe.load(path, overrides)
         size = card or 1024.0
-        way = way_to_fit(loaded, plan(loaded), shape, size)
+        way = way_to_fit(loaded, plan(loaded), size)
         if way is None:
             raise Cannot(f"{found.model} does not fit a card with {size:g} GiB by the estimate, whatever is turned; take a larger --card")
         loaded = recipe.load(path, [*overrides, *way.overrides])

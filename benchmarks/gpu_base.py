@@ -12,6 +12,7 @@ from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.quantizers import AutoHfQuantizer
 
 import lite.fit
 from benchmarks.random_base import tokenizer
@@ -58,6 +59,7 @@ def random_base(config: PreTrainedConfig, device: torch.device, dtype: torch.dty
                 setattr(model.get_submodule(above), last, type(module)(config=config))
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # by these PEFT and TRL know a quantised model
     model.is_quantized = True  # type: ignore[assignment]
+    model.hf_quantizer = AutoHfQuantizer.from_config(quantization)  # its Trainer asks
     model.config.quantization_config = quantization
     model.requires_grad_(False)
     return Base(model.eval(), tokenizer(config.vocab_size), device, "random")

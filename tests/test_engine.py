@@ -14,7 +14,7 @@ import pytest
 
 from lite import engine
 from lite.errors import ArtifactError, DivergedError, JudgeError, LockError, PreconditionError, Stopped
-from lite.runs import read
+from lite.runs import read, report
 from lite.runs.checkpoints import Checkpoints
 from lite.runs.journal import StageJournal
 
@@ -99,9 +99,9 @@ def test_json_is_valid_where_figures_are_not_numbers(fakes):
 
 def test_the_report_is_the_evaluations_and_tells_the_times(fakes):
     run = fakes.go("ppo.kl_coef=0.5").run
-    report = run.report()
-    assert report["models"] == {"base": {"success": 0.25}}
-    assert list(report["run"]["seconds"]) == ALL
+    found = run.report()
+    assert found["models"] == {"base": {"success": 0.25}}
+    assert list(found["run"]["seconds"]) == ALL
     page = run.folder.report_md.read_text()
     assert "ppo.kl_coef=0.5" in page
     assert report.headline(run) == "# Results\n\n## Models\n\n| base | 25 % |"

@@ -135,16 +135,23 @@ class _Writer:
             alive = live.alive() if live else []
             if waiting and len(waiting[0]) <= rows - len(alive) and (not alive or (idle >= IDLE and self._worth(live, alive))):
                 live, idle = self._admit(live, alive, _next(waiting, rows - len(alive))), 0.0
+                if self._ended_from_outside():
+                    return
             elif live and alive:
                 if len(alive) < COMPACT * len(live.which):
                     _keep(live, alive)
                 self._step(live)
-                if self.each and not self.each(self.ids):
-                    self.stops = [stop or "length" for stop in self.stops]
+                if self._ended_from_outside():
                     return
                 idle += 1 - len(alive) / rows
             else:
                 live = None
+
+    def _ended_from_outside(self) -> bool:
+        ended = self.each is not None and not self.each(self.ids)
+        if ended:
+            self.stops = [stop or "length" for stop in self.stops]
+        return ended
 
     def finished(self) -> list[Generated]:
         return [self._finished(i) for i in range(len(self.prompts))]

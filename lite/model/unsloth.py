@@ -101,14 +101,11 @@ def with_caches(forward: Callable[..., Any]) -> Callable[..., Any]:
     def bridged(*positional: Any, past_key_values: Any = None, **named: Any) -> Any:
         if not hasattr(past_key_values, "layers"):
             return forward(*positional, past_key_values=past_key_values, **named)
-        filled = past_key_values.get_seq_length() > 0
-        given = tuple((layer.keys, layer.values) for layer in past_key_values.layers) if filled else None
+        n = past_key_values.get_seq_length()  # a layer may own columns beyond it that are not written yet
+        given = tuple((layer.keys[:, :, :n], layer.values[:, :, :n]) for layer in past_key_values.layers) if n else None
         out = forward(*positional, past_key_values=given, **named)
         for i, (keys, values) in enumerate(out.past_key_values):  # the old and the new ones
-            if filled:
-                past_key_values.layers[i].keys, past_key_values.layers[i].values = keys, values
-            else:
-                past_key_values.update(keys, values, i)
+            past_key_values.update(keys[:, :, n:], values[:, :, n:], i)
         out.past_key_values = past_key_values
         return out
 

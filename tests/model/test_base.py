@@ -245,7 +245,7 @@ def test_a_head_that_is_more_than_one_product_is_refused(base, kind):
 def test_loading_is_silent(pico_base):
     """No word of bitsandbytes about kernels that we do not use, no bar between our own; other warnings still come through."""
     program = (
-        "from lite.contracts import BaseSpec\n"
+        "from lite.knobs import BaseSpec\n"
         "from lite.model.base import load_base\n"
         f"load_base(BaseSpec(model={str(pico_base)!r}, device='cpu'))\n"
         "import logging, sys\n"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 SHORT = "{task: helpful, stages: [prompts: {train: 6, dev: 2, test: 3}]}"
 
 CHILD = """
-import pathlib, sys, time
+import dataclasses, pathlib, sys, time
 sys.path[:0] = [{tests!r}, {root!r}]
 from conftest import FakeRuns
 from lite.errors import Stopped
@@ -40,7 +40,8 @@ def slow(kind):
     return stage
 fakes.stages.stage_function = slow
 with Switch(lambda text: print(text, file=sys.stderr, flush=True)) as switch:
-    tools = engine.Tools(slow, fakes.stages.load_bank, fakes.stages.tools().make_bench, switch.asked)
+    parts = fakes.stages.tools()
+    tools = dataclasses.replace(parts, stage_function=slow, stop_asked=switch.asked)
     fakes.stages.tools = lambda: tools
     outcome = fakes.go()
 sys.exit(outcome.exit_code)

@@ -148,8 +148,8 @@ def test_outlines_have_nothing_on_the_hub(make_bench, folder):
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"subset": "helpful-base"}, "belong to the source hh-rlhf"),
-        ({"source": "a.csv", "revision": "main"}, "belong to the source hh-rlhf"),
+        ({"subset": "helpful-base"}, "belongs to the source hh-rlhf"),
+        ({"source": "a.csv", "revision": "main"}, "belongs to the sources hh-rlhf, oasst1 and oasst2"),
         ({"max_words": 5}, "do not act on the embedded world"),
         ({"source": "a.csv", "min_words": 9, "max_words": 5}, "is larger than"),
     ],
