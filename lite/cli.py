@@ -206,12 +206,16 @@ def _print_plan(
         print(dumps(found | ({"fit": _fit(loaded, nodes, card, as_json)} if card else {})))
         return
     words = {"cached": "cached", "run": "will run"}
-    rows = [(s.node.id, ", ".join(s.node.input_ids()) or "-", words[s.state], s.why) for s in statuses]
+    rows = [(s.node.id, _listed(s.node.input_ids()), words[s.state], s.why) for s in statuses]
     print(tables.text(("stage", "reads", "status", "why"), rows))
     if card:
         print(f"\n{_fit(loaded, nodes, card, as_json)}")
     if old:
         say(f"compared with {old.folder.path}; `lite run ... --from-run {old.name}` takes what is cached there")
+
+
+def _listed(ids: Sequence[str], most: int = 4) -> str:
+    return ", ".join([*ids[:most], *([f"and {len(ids) - most} more"] if len(ids) > most else [])]) or "-"
 
 
 def _fit(loaded: recipe.Recipe, nodes: Sequence[Node], card: float, as_json: bool) -> Any:
