@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lite.fit import sizes
 from lite.fit.shape import Shape
-from lite.knobs import BaseSpec, LoraSpec
+from lite.knobs import BaseSpec
 from lite.knobs.judging import EvaluateSpec, ScoreSpec
 from lite.knobs.ppo import PpoSpec
 from lite.knobs.rounds import InstructSpec, SeedSpec
@@ -204,18 +204,17 @@ def contrast(spec: ContrastSpec, node: Node, site: Site) -> Demand:
 def respond(spec: RespondSpec, node: Node, site: Site) -> Demand:
     asked, mean = getattr(site.prompts(node), spec.split) * spec.n, site.mean(node)
     draws = sum((1 - ACCEPTED) ** k for k in range(spec.attempts))
-    policy = site.input(node, "policy")
-    adapter = [sizes.lora(site.shape, getattr(policy.spec, "lora", LoraSpec()).r)] if policy else []
+    r = rank(node, site)
     moments = site.writing(
-        site.resident(adapter, []),
+        site.resident([sizes.lora(site.shape, r)] if r else [], []),
         spec.batch_rows,
         site.longest(node),
         spec.max_new_tokens,
-        adapter=policy is not None,
+        adapter=r > 0,
         nucleus=spec.top_p < 1,
         knob="batch_rows",
     )
-    work = Decode(int(asked * draws), spec.batch_rows, mean, spec.max_new_tokens, adapter=policy is not None)
+    work = Decode(int(asked * draws), spec.batch_rows, mean, spec.max_new_tokens, adapter=r > 0)
     return Demand(tuple(moments), (work,), asked * (mean + int(MEAN_RESPONSE * spec.max_new_tokens)) * BYTES_PER_TOKEN)
 
 
@@ -303,7 +302,8 @@ def _tuned(spec: SftSpec | DpoSpec, node: Node, site: Site, tokens: int, longest
         Pass(reference + tokens - learnt // spec.epochs, spec.micro_tokens, 2, 1),
     )
     moment = site.updating(site.resident([own], [own]), longest, [own], spec, r=r, logits=logits)
-    return Demand((moment,), work, sizes.fp32(own))
+    state = _state([own]) + 2 * sizes.fp32(own)  # the last good and the best adapter are part of it
+    return Demand((moment,), work, sizes.fp32(own) + CHECKPOINTS * state)
 
 
 def rank(node: Node, site: Site) -> int:

@@ -28,11 +28,6 @@ def instruct(spec: InstructSpec, node: Node, site: Site) -> Demand:
     return _written(spec, node, site, int(spec.prompts / KEPT), 2 * prompt, prompt)
 
 
-def respond(spec: RespondSpec, node: Node, site: Site) -> Demand:
-    asked = getattr(site.prompts(node), spec.split)
-    return _written(spec, node, site, asked * spec.n, site.longest(node), site.mean(node))
-
-
 def eft(spec: EftSpec, node: Node, site: Site) -> Demand:
     planted = _seed(node, site)
     half = -(-spec.draws // 2)  # about half of the draws are needed before the order is the people's
@@ -82,7 +77,6 @@ DEMANDS: Mapping[str, Callable[[Any, Node, Site], Demand]] = {
     **rlcd.DEMANDS,
     "seed": seed,
     "instruct": instruct,
-    "respond": respond,
     "eft": eft,
     "judge": judge,
     "pair": pair,

@@ -10,6 +10,7 @@ from lite.errors import PreconditionError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, common_prefix, encode
 from lite.model.forward import collate, hidden_states, micro_batches
+from lite.model.memory import SCORE
 
 LETTERS = ("A", "B")
 
@@ -55,13 +56,21 @@ def letter_logprobs(
     done: told the number of prompts after every forward pass
     """
     found: dict[int, LetterLogProbs] = {}
-    for group in micro_batches([len(p.ids) for p in prompts], tokens=micro_tokens):
-        batch = collate([Row(prompts[i].ids[:-1], prompts[i].ids[-1:]) for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
-        rows = torch.arange(len(group), device=bank.base.device)
-        with bank.using(role) as trunk:
-            last = hidden_states(trunk, batch)[rows, batch.last]
-        logp = torch.nn.functional.linear(last, bank.vocabulary).float().log_softmax(-1)
-        letters = logp.gather(1, torch.tensor([prompts[i].letters for i in group], device=logp.device)).tolist()
-        found |= {i: LetterLogProbs(a, b) for i, (a, b) in zip(group, letters, strict=True)}
-        done(len(group))
+
+    def attempt(tokens: int) -> None:
+        todo = [i for i in range(len(prompts)) if i not in found]
+        for part in micro_batches([len(prompts[i].ids) for i in todo], tokens=tokens):
+            group = [todo[k] for k in part]
+            batch = collate(
+                [Row(prompts[i].ids[:-1], prompts[i].ids[-1:]) for i in group], pad_id=bank.base.pad_id, device=bank.base.device
+            )
+            rows = torch.arange(len(group), device=bank.base.device)
+            with bank.using(role) as trunk:
+                last = hidden_states(trunk, batch)[rows, batch.last]
+            logp = torch.nn.functional.linear(last, bank.vocabulary).float().log_softmax(-1)
+            letters = logp.gather(1, torch.tensor([prompts[i].letters for i in group], device=logp.device)).tolist()
+            found.update({i: LetterLogProbs(a, b) for i, (a, b) in zip(group, letters, strict=True)})
+            done(len(group))
+
+    bank.budget.spend(SCORE, min(micro_tokens, len(prompts) * max((len(p.ids) for p in prompts), default=0)), attempt)
     return [found[i] for i in range(len(prompts))]

@@ -66,6 +66,8 @@ def _restore(optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor], whe
         group, place, name = key.split(".", 2)
         by_place.setdefault(f"{group}.{place}", {})[name] = tensor
     places = dict(_places(optimizer))
+    if not stored:  # kept before the first update: in fp16 the first ones may all have been left out
+        return
     if by_place.keys() != places.keys():
         raise ArtifactError(f"{where / OPTIMIZER}: the state of {len(by_place)} parameters, this training has {len(places)}")
     for g, group in enumerate(optimizer.param_groups):

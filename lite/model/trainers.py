@@ -9,8 +9,11 @@ Where they differ from what TRL does by itself:
 3. DPO's reference log-probs are taken once, from the adapter as it is before the first step, in TRL's own forward: no second
    adapter, no second forward per step, and the reference can only be what training starts from;
 4. logits are 32-bit before a log-prob is made of them. In bf16 a sum of log-probs near -200 moves in steps of 1;
-5. a loss or a gradient that is not finite stops the run before the weights are touched (transformers would log 0.0 and go on);
-6. nothing is printed, reported home, or written but under ``folder``.
+5. a loss or a gradient that is not finite stops the run before the weights are touched (transformers would log 0.0 and go on); through
+   a base in fp16 gradients pass scaled, and a scale that is too high leaves an update out;
+6. where memory runs out a step begins again with shorter passes; dropout is drawn anew at every step, from the step's own seed, and a
+   course may begin at any step: so one that was stopped goes on to the same weights;
+7. nothing is printed, reported home, or written but under ``folder``.
 """
 
 import math
@@ -31,11 +34,13 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from lite.chance import seed_for
 from lite.errors import DivergedError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
 from lite.model.forward import micro_batches
-from lite.model.optim import adamw, warmup_cosine
+from lite.model.memory import SCORE, TRAIN, Budget
+from lite.model.optim import LossScale, adamw, warmup_cosine
 
 IGNORED = -100
 """The label of a position that is not learnt."""
@@ -66,7 +71,7 @@ class Twin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How a training goes, whatever is trained. ``batches``: the rows of every optimiser step, in order."""
+    """How a training goes, whatever is trained. ``batches``: the rows of every optimiser step, in order; ``begin``: the steps done before."""
 
     batches: Sequence[Sequence[Any]]
     lr: float
@@ -76,6 +81,7 @@ class Course:
     micro_tokens: int
     seed: int  # of dropout
     folder: Path
+    begin: int = 0
 
 
 class _Steps:
@@ -89,6 +95,17 @@ class _Steps:
     pad_id: int
     tell: Callable[[int, dict[str, float]], None] = staticmethod(lambda step, figures: None)
     """Gets the figures of every step, once its update is done."""
+    ready: Callable[[], None] | None = None
+    """Called once, before the first step: weights and optimiser may be put back to what a checkpoint holds."""
+    adam: torch.optim.Optimizer
+    scale: LossScale
+    budget: Budget
+    learning: list[nn.Parameter]
+
+    @property
+    def step(self) -> int:
+        """Steps that are done, those before ``course.begin`` included."""
+        return self.course.begin + self.state.global_step
 
     # -- what the trainers of the two kinds say of their rows
 
@@ -111,11 +128,16 @@ class _Steps:
     # -- the loop
 
     def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(self.course.batches, batch_size=1, shuffle=False, collate_fn=itemgetter(0))  # type: ignore[arg-type]
+        return DataLoader(self.course.batches[self.course.begin :], batch_size=1, shuffle=False, collate_fn=itemgetter(0))  # type: ignore[arg-type]
 
     def training_step(self, model: Any, inputs: Sequence[Any], num_items_in_batch: Any = None) -> Tensor:
+        if self.ready and self.state.global_step == 0:
+            self.ready()
+        torch.manual_seed(seed_for(self.course.seed, self.step))
         model.train()
-        return self._through(model, inputs, "train", self.accelerator.backward)
+        loss = self._through(model, inputs, "train", self.scale.backward)
+        self.scale.unscale(self.learning)
+        return loss
 
     @torch.no_grad()
     def measure(self, rows: Sequence[Any]) -> dict[str, float]:
@@ -129,29 +151,44 @@ class _Steps:
     def _through(self, model: Any, rows: Sequence[Any], mode: str, then: Callable[[Tensor], None]) -> Tensor:
         """Rows in micro-batches: ``then`` gets the loss of each; the mean loss of all, and figures of the whole in ``_metrics``."""
         total = sum(map(self.weight, rows))
-        loss = torch.zeros((), device=self.accelerator.device)
-        parts = [[rows[i] for i in group] for group in self._groups(rows)]
-        for part in parts:
-            share = self.mean_loss(model, part, total)
-            then(share)
-            loss += share.detach()
+
+        def attempt(tokens: int) -> tuple[Tensor, list[list[Any]]]:
+            self._metrics[mode].clear()
+            loss = torch.zeros((), device=self.accelerator.device)
+            parts = [[rows[i] for i in group] for group in self._groups(rows, tokens)]
+            for part in parts:
+                share = self.mean_loss(model, part, total)
+                then(share)
+                loss += share.detach()
+            return loss, parts
+
+        work = TRAIN if mode == "train" else SCORE
+        loss, parts = self.budget.spend(work, self._most(rows), attempt, undo=self._forget_gradients)
         if not math.isfinite(loss):
-            kind, step = type(self).__name__.lower(), self.state.global_step + 1
-            raise DivergedError(f"{kind} step {step}: the loss is {float(loss)}; lower the learning rate")
+            kind = type(self).__name__.lower()
+            raise DivergedError(f"{kind} step {self.step + 1}: the loss is {float(loss)}; lower the learning rate")
         for name, values in self._metrics[mode].items():
             if len(values) == len(parts):
                 weights = [sum(self.counts(name, row) for row in part) for part in parts]
                 self._metrics[mode][name] = [sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)]
         return loss
 
-    def _groups(self, rows: Sequence[Any]) -> list[list[int]]:
-        return micro_batches([self.tokens(row) for row in rows], tokens=self.course.micro_tokens)
+    def _groups(self, rows: Sequence[Any], tokens: int) -> list[list[int]]:
+        return micro_batches([self.tokens(row) for row in rows], tokens=tokens)
+
+    def _most(self, rows: Sequence[Any]) -> int:
+        """Tokens of the longest pass that is asked for."""
+        return min(self.course.micro_tokens, len(rows) * max(map(self.tokens, rows), default=0))
+
+    def _forget_gradients(self) -> None:
+        for p in self.learning:
+            p.grad = None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         found = {name: values[-1] for name, values in self._metrics["train"].items()}
         self._metrics["train"].clear()
         if "loss" in logs:  # and not the summary at the end
-            self.tell(self.state.global_step, named({**found, **logs}))
+            self.tell(self.step, named({**found, **logs}))
 
     # -- what is left out
 
@@ -221,11 +258,16 @@ class Dpo(_Steps, DPOTrainer):
     def refer(self, rows: Sequence[Twin], done: Callable[[int], None] = lambda n: None) -> None:
         """Take the reference log-probs of rows from the model as it is now. TRL's reference model is a stand-in, so it switches nothing."""
         self.model.eval()
-        for group in micro_batches([self.tokens(row) for row in rows], tokens=self.course.micro_tokens):
-            part = [rows[i] for i in group]
-            chosen, rejected = self.compute_ref_log_probs(self.model, self.collated(part))
-            self.reference |= dict(zip(part, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
-            done(len(part))
+
+        def attempt(tokens: int) -> None:
+            todo = [row for row in rows if row not in self.reference]
+            for group in micro_batches([self.tokens(row) for row in todo], tokens=tokens):
+                part = [todo[i] for i in group]
+                chosen, rejected = self.compute_ref_log_probs(self.model, self.collated(part))
+                self.reference |= dict(zip(part, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
+                done(len(part))
+
+        self.budget.spend(SCORE, self._most(rows), attempt)
 
     def collated(self, rows: Sequence[Twin]) -> dict[str, Tensor]:
         """The chosen rows, then the rejected ones: (2B, T)"""
@@ -239,8 +281,8 @@ class Dpo(_Steps, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
 
-    def _groups(self, rows: Sequence[Twin]) -> list[list[int]]:
-        return [list(range(len(rows)))] if set(self.loss_types) & set(ACROSS_PAIRS) else super()._groups(rows)
+    def _groups(self, rows: Sequence[Twin], tokens: int) -> list[list[int]]:
+        return [list(range(len(rows)))] if set(self.loss_types) & set(ACROSS_PAIRS) else super()._groups(rows, tokens)
 
     def _nll(self, logits: Tensor, rows: Sequence[Twin]) -> Tensor:
         """logits (B, T, V) of the chosen texts -> mean over rows of the mean over response tokens."""
@@ -256,13 +298,13 @@ class Dpo(_Steps, DPOTrainer):
 class _Guard(TrainerCallback):
     """Refuses a gradient that is not finite, before the optimiser sees it."""
 
-    def __init__(self, parameters: list[nn.Parameter]):
-        self._parameters = parameters
+    def __init__(self, parameters: list[nn.Parameter], begin: int):
+        self._parameters, self._begin = parameters, begin
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         norms = [p.grad.norm() for p in self._parameters if p.grad is not None]
         if norms and not torch.stack(norms).isfinite().all():
-            raise DivergedError(f"step {state.global_step + 1}: the gradient is not finite; lower the learning rate")
+            raise DivergedError(f"step {self._begin + state.global_step + 1}: the gradient is not finite; lower the learning rate")
 
 
 @contextmanager
@@ -274,7 +316,7 @@ def sft_trainer(bank: AdapterBank, role: str, course: Course) -> Iterator[Sft]:
         return Sft(model=model, args=config, **_parts(bank, role, course))
 
     with bank.lent(role, build) as trainer:
-        yield _dressed(trainer, bank, course)
+        yield _dressed(trainer, bank, role, course)
 
 
 @contextmanager
@@ -307,13 +349,13 @@ def dpo_trainer(
     with bank.lent(role, build) as trainer:
         trainer.nll, trainer.reference = nll, {}
         bank.base.model.get_output_embeddings().register_forward_hook(lambda head, given, logits: logits.float())  # type: ignore[union-attr]
-        yield _dressed(trainer, bank, course)
+        yield _dressed(trainer, bank, role, course)
 
 
 def _settings(bank: AdapterBank, course: Course) -> dict[str, Any]:
     return {
         "output_dir": str(course.folder),
-        "max_steps": len(course.batches),
+        "max_steps": len(course.batches) - course.begin,
         "max_grad_norm": course.max_grad_norm,
         "seed": course.seed % 2**32,
         "use_cpu": bank.base.device.type == "cpu",
@@ -334,17 +376,19 @@ def _parts(bank: AdapterBank, role: str, course: Course) -> dict[str, Any]:
     parameters = bank.parameters(role)
     total = len(course.batches)
     optimizer = adamw([(parameters, course.lr)], weight_decay=course.weight_decay)
-    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total, round(course.warmup * total)))
+    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(course.begin + step, total, round(course.warmup * total)))
     return {
         "optimizers": (optimizer, schedule),
         "processing_class": deepcopy(bank.base.tokenizer),  # TRL gives it a padding token where it has none
         "train_dataset": Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
-        "callbacks": [_Guard(parameters)],
+        "callbacks": [_Guard(parameters, course.begin)],
     }
 
 
-def _dressed(trainer: Any, bank: AdapterBank, course: Course) -> Any:
+def _dressed(trainer: Any, bank: AdapterBank, role: str, course: Course) -> Any:
     trainer.course, trainer.pad_id = course, bank.base.pad_id
+    trainer.adam, trainer.scale = trainer.optimizer, LossScale(bank.vocabulary.dtype)
+    trainer.budget, trainer.learning = bank.budget, bank.parameters(role)
     trainer.args._n_gpu = 1  # one GPU, however many there are: Trainer would spread a batch over all of them
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -18,7 +18,7 @@ from lite.model.trainers import Course, Twin, dpo_trainer
 from lite.records import Pair
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.tuning import ROLE, batches, begin, held_out_ids, tune
+from lite.stages.tuning import ROLE, batches, begin, done_before, held_out_ids, tune
 from lite.text.dialogue import STOP
 
 
@@ -46,6 +46,7 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
         micro_tokens=spec.micro_tokens,
         seed=bench.seed_for("dropout"),
         folder=bench.ckpt,
+        begin=done_before(bench),
     )
     terms = {"beta": spec.beta, "loss": spec.loss, "label_smoothing": spec.label_smoothing, "ld_alpha": spec.ld_alpha, "nll": spec.nll}
     with dpo_trainer(bank, ROLE, course, **terms) as trainer:

@@ -35,6 +35,8 @@ from lite.text.statistics import words
 
 DropReason = Literal["missing", "identical", "too_long"]
 SHOWN = 20
+SHARD = 512
+"""Choices that are kept together, and at most so many are lost by a stop."""
 OTHER: dict[Letter, Letter] = {"A": "B", "B": "A"}
 
 
@@ -144,9 +146,14 @@ def _ask(spec: ScoreSpec, pairs: Sequence[Pair], bench: Bench) -> dict[str, list
         if max(len(p.ids) for p in prompts) < spec.max_tokens:
             asked[pair.id], letters[pair.id] = prompts, shown
     flat = [prompt for prompts in asked.values() for prompt in prompts]
+    keys = [f"{id}.{letter}" for id, shown in letters.items() for letter in shown]
     with bench.progress(len(flat), "choices", "score: which of two responses is better") as bar:
-        found = iter(letter_logprobs(bank, flat, micro_tokens=spec.micro_tokens, done=bar.advance))
-    return {id: [Reading(letter, next(found)) for letter in letters[id]] for id in asked}
+
+        def make(which: list[int]) -> list[LetterLogProbs]:
+            return letter_logprobs(bank, [flat[i] for i in which], micro_tokens=spec.micro_tokens, done=bar.advance)
+
+        found = iter(bench.by_shard("choices", keys, make, size=SHARD, bar=bar))
+    return {id: [Reading(letter, LetterLogProbs(*next(found))) for letter in letters[id]] for id in asked}
 
 
 def _labelled(pair: Pair, label: float) -> Pair:

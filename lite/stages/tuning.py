@@ -1,8 +1,10 @@
 """What SFT, DPO and the reward model share: what is held out, the order of the rows, where training starts, and what is kept of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from lite.artifacts import Policy
@@ -11,6 +13,8 @@ from lite.errors import DivergedError, RecipeError
 from lite.knobs import LoraSpec
 from lite.knobs.training import TuneSpec
 from lite.model.bank import AdapterBank
+from lite.model.optim import LossScale
+from lite.model.state import load_state, save_state
 from lite.stages.bench import Bench, Progress
 
 ROLE = "policy"
@@ -19,6 +23,9 @@ Row = TypeVar("Row")
 
 class Trainer(Protocol):
     tell: Any  # (step, figures) -> None
+    ready: Any  # () -> None, before the first step
+    adam: torch.optim.Optimizer
+    scale: LossScale
 
     def train(self) -> Any: ...
 
@@ -68,12 +75,18 @@ def begin(bank: AdapterBank, policy: Policy | None, lora: LoraSpec, bench: Bench
 
 
 def tune(trainer: Trainer, spec: TuneSpec, steps: int, held_out: Sequence[Any], bank: AdapterBank, bench: Bench, what: str) -> Training:
-    """Train to the end, measuring on the way; where a step diverges the last good adapter is kept, and its place told."""
+    """Train to the end, measuring on the way; where a step diverges the last good adapter is kept, and its place told.
+
+    The trainer's course begins after the step of ``bench.resumed``; what else that checkpoint holds is put back here.
+    """
     with bench.progress(steps, "steps", what) as bar:
         watch = Watch(trainer, spec, steps, held_out, bank, bench, bar)
-        trainer.tell = watch.step
+        trainer.tell, trainer.ready = watch.step, watch.go_on
         try:
-            trainer.train()
+            if done_before(bench) < steps:
+                trainer.train()
+            else:
+                watch.go_on()
         except DivergedError as e:
             kept = bench.ckpt / "last-good"
             bank.restore(ROLE, watch.last_good)
@@ -84,8 +97,13 @@ def tune(trainer: Trainer, spec: TuneSpec, steps: int, held_out: Sequence[Any], 
     return Training(watch.kept, watch.first, watch.last, watch.held)
 
 
+def done_before(bench: Bench) -> int:
+    """Steps that an earlier process did, and kept."""
+    return bench.resumed.step if bench.resumed else 0
+
+
 class Watch:
-    """Hears of every step: figures to the bench, measurements of what is held out, and the weights that may be gone back to."""
+    """Hears of every step: figures to the bench, measurements of what is held out, checkpoints, and the weights that may be gone back to."""
 
     def __init__(
         self, trainer: Trainer, spec: TuneSpec, steps: int, held_out: Sequence[Any], bank: AdapterBank, bench: Bench, bar: Progress
@@ -107,6 +125,32 @@ class Watch:
         every = self._spec.eval_every
         if self._rows and (step == self._steps or (every and step % every == 0)):
             self._measure(step)
+        self._bench.keep(step, self._steps, self._save, every=self._spec.save_every)
+
+    def _save(self, folder: Path) -> None:
+        weights: dict[str, Mapping[str, Tensor]] = {ROLE: self._now, "last good": self.last_good}
+        if self.best is not None:  # may be one of the two, and a file holds no tensor twice
+            weights["best"] = {name: tensor.clone() for name, tensor in self.best.items()}
+        facts = {
+            "loss_scale": self._trainer.scale.state_dict(),
+            "first": self.first,
+            "last": self.last,
+            "held": self.held,
+            "kept": self.kept,
+        }
+        save_state(folder, weights=weights, optimizer=self._trainer.adam, facts=facts)
+
+    def go_on(self) -> None:
+        """Put back what the checkpoint holds, if there is one."""
+        if self._bench.resumed is None:
+            return
+        weights, facts = load_state(self._bench.resumed.path, self._trainer.adam)
+        self._bank.restore(ROLE, weights[ROLE])
+        self._now, self.last_good, self.best = weights[ROLE], weights["last good"], weights.get("best")
+        self._trainer.scale.load_state_dict(facts["loss_scale"])
+        self.first, self.last, self.kept = facts["first"], facts["last"], facts["kept"]
+        self.held = {int(step): found for step, found in facts["held"].items()}
+        self._bar.advance(self._bench.resumed.step)
 
     def _measure(self, step: int) -> None:
         found = self._trainer.measure(self._rows)

@@ -49,6 +49,13 @@ def test_a_restored_optimiser_takes_the_same_steps(make, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
 
 
+def test_a_state_from_before_the_first_update_begins_with_a_fresh_optimiser(tmp_path):
+    save_state(tmp_path, weights={}, optimizer=adamw([(parameters(), 1e-2)]), facts={})
+    fresh = adamw([(parameters(), 1e-2)])
+    load_state(tmp_path, fresh)
+    assert not fresh.state
+
+
 def test_a_state_of_fewer_parameters_is_refused(tmp_path):
     ps = parameters()
     optimizer = adamw([(ps, 1e-2)])

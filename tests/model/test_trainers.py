@@ -16,6 +16,7 @@ from lite.knobs.training import DpoLoss
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
 from lite.model.forward import logprob_rows
+from lite.model.optim import LossScale
 from lite.model.trainers import Course, Twin, dpo_trainer, sft_trainer
 
 from .conftest import LORA, add, gradient, logits, stir
@@ -282,6 +283,26 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(bank
             trainer.train()
         hook.remove()
     assert all(torch.equal(start[k], w) for k, w in bank.snapshot(ROLE).items())
+
+
+@pytest.mark.parametrize(("value", "moves"), [(2.0**16, True), (2.0**140, False)])
+def test_scaled_gradients_give_the_same_update_and_an_overflow_none(value, moves, bank, twins, course):
+    def trained(scale: LossScale) -> dict[str, torch.Tensor]:
+        bank.add(ROLE, LORA, seed=0)
+        with dpo_trainer(bank, ROLE, course(twins, twins), beta=0.1, loss="sigmoid") as trainer:
+            trainer.scale = scale
+            trainer.refer(twins)
+            trainer.train()
+        found = bank.snapshot(ROLE)
+        assert (bank.change(ROLE) > 0) == moves or not scale.on
+        bank.drop(ROLE)
+        return found
+
+    scale = LossScale(torch.float16)
+    scale.value = value
+    plain, scaled = trained(LossScale(torch.float32)), trained(scale)
+    assert all(torch.equal(plain[k], scaled[k]) for k in plain) == moves
+    assert (scale.value, scale.good) == ((value, 2) if moves else (value / 4, 0))
 
 
 def test_nothing_is_printed_sent_or_left_behind(bank, twins, course, tmp_path, monkeypatch, capfd):

@@ -9,13 +9,15 @@ import torch
 
 from lite.artifacts import Pairs, Reward
 from lite.knobs.ppo import PpoSpec
-from lite.knobs.training import RewardSpec
+from lite.knobs.training import DpoSpec, RewardSpec, SftSpec
 from lite.model.bank import AdapterBank
 from lite.model.memory import Budget
 from lite.records import Pair, write_rows
+from lite.stages.dpo import dpo
 from lite.stages.ppo import ppo
 from lite.stages.prompts import PromptsSpec, prompts
 from lite.stages.reward import reward
+from lite.stages.sft import sft
 
 PPO = {"steps": 1, "rollouts": 8, "minibatch": 4, "epochs": 1, "lr": 5e-4, "max_new_tokens": 24, "warmup_steps": 0, "kl_coef": 0.05}
 
@@ -88,6 +90,30 @@ def test_a_reward_model_learns_the_same(backward, pairs, make_bench, folder, fre
     assert moved(plain, small) < 1e-5  # two steps of Adam at 1e-3 move single weights by 2e-3
     for before, after in zip(figures, again, strict=True):
         assert after == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_what_trl_trains_learns_the_same(kind, backward, pairs, make_bench, folder, fresh):
+    shared = {"lr": 1e-3, "epochs": 1, "micro_tokens": 256, "held_out": 0.2}
+
+    def train(at: int) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], list[int]]:
+        bench, out = make_bench(kind), folder("out")
+        with failing(fresh, at=at, backward=backward) as passes:
+            if kind == "sft":
+                sft(SftSpec(**shared, batch_examples=8), pairs=pairs, examples={}, policy=None, out=out, bench=bench)
+            else:
+                dpo(DpoSpec(**shared, batch_pairs=8), pairs=pairs, policy=None, out=out, bench=bench)
+        return fresh.snapshot("policy"), bench.reporter.metrics, passes
+
+    plain, figures, passes = train(at=-1)
+    small, again, halved = train(at=2)
+    assert len(halved) > len(passes) + 2
+    assert max(halved[2:]) < max(passes)
+    assert moved(plain, small) < 1e-4
+    for before, after in zip(figures, again, strict=True):
+        told = [name for name in ("loss", "grad_norm", "held_out_loss") if name in before]
+        assert [after[name] for name in told] == pytest.approx([before[name] for name in told], rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize(

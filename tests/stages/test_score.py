@@ -7,7 +7,7 @@ import pytest
 
 from lite import tasks, templates
 from lite.artifacts import Candidates, Pairs
-from lite.errors import ArtifactError
+from lite.errors import ArtifactError, Stopped
 from lite.knobs.judging import ScoreSpec
 from lite.knobs.writing import ContrastSpec, PromptsSpec, RespondSpec
 from lite.model.choice import encode_choice, letter_logprobs
@@ -105,6 +105,28 @@ def test_scoring_twice_and_in_other_batches_changes_no_label(candidates, scored)
     again = scored(candidates, probe=200, micro_tokens=64).rows()
     assert [replace(r, label=0) for r in rows] == [replace(r, label=0) for r in again]
     assert [r.label for r in rows] == pytest.approx([r.label for r in again], abs=1e-4)
+
+
+def test_a_stopped_scoring_goes_on_after_what_it_has_asked(candidates, scored, make_bench, folder, monkeypatch):
+    monkeypatch.setattr("lite.stages.score.SHARD", 8)
+    expected = scored(candidates).rows()
+    ckpt = folder("ckpt")
+    bench = make_bench("score", task="harmless", ckpt=ckpt)
+    object.__setattr__(bench, "stop_asked", lambda: (ckpt / "choices.jsonl").is_file())
+    with pytest.raises(Stopped):
+        score(ScoreSpec(), candidates=candidates, pairs=None, out=folder("stopped"), bench=bench)
+    asked: list[int] = []
+
+    def ask(bank, prompts, **more):
+        asked.append(len(prompts))
+        return letter_logprobs(bank, prompts, **more)
+
+    monkeypatch.setattr("lite.stages.score.letter_logprobs", ask)
+    bench = make_bench("score", task="harmless", ckpt=ckpt)
+    assert score(ScoreSpec(), candidates=candidates, pairs=None, out=folder("scored"), bench=bench).rows() == expected
+    first = asked.copy()
+    scored(candidates)
+    assert asked[len(first) + 1 :] == first  # the first shard was not asked again
 
 
 def test_the_report_tells_how_the_base_chooses(candidates, scored):
