@@ -303,7 +303,8 @@ def _tuned(spec: SftSpec | DpoSpec, node: Node, site: Site, tokens: int, longest
         Pass(reference + tokens - learnt // spec.epochs, spec.micro_tokens, 2, 1),
     )
     moment = site.updating(site.resident([own], [own]), longest, [own], spec, r=r, logits=logits)
-    return Demand((moment,), work, sizes.fp32(own))
+    state = _state([own]) + sizes.fp32(own) * (2 if spec.keep == "best" else 1)  # the last good and the best adapter are part of it
+    return Demand((moment,), work, sizes.fp32(own) + CHECKPOINTS * state)
 
 
 def rank(node: Node, site: Site) -> int:

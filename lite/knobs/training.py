@@ -43,6 +43,7 @@ class TuneSpec(Spec):
     held_out: float = Field(default=0.05, ge=0, lt=0.5, description="share that is not trained on but measured")
     eval_every: int = Field(default=0, ge=0, description="steps between two measurements of what is held out; 0: once, at the end")
     keep: Literal["last", "best"] = Field(default="last", description="best: the adapter with the lowest held-out loss of those measured")
+    save_every: int = Field(default=50, ge=1, description="optimiser steps between checkpoints", json_schema_extra=NO_EFFECT)
     micro_tokens: int = Field(default=4096, ge=64, description="tokens per forward pass", json_schema_extra=NO_EFFECT)
     checkpointing: Literal["auto", True, False] = Field(
         default=False,

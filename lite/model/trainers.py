@@ -10,7 +10,9 @@ Where they differ from what TRL does by itself:
    adapter, no second forward per step, and the reference can only be what training starts from;
 4. logits are 32-bit before a log-prob is made of them. In bf16 a sum of log-probs near -200 moves in steps of 1;
 5. a loss or a gradient that is not finite stops the run before the weights are touched (transformers would log 0.0 and go on);
-6. nothing is printed, reported home, or written but under ``folder``.
+6. nothing is printed, reported home, or written but under ``folder``;
+7. a training goes on from where it was left by the caller's own state, to the bit, and dropout has a seed of its own at every step.
+   transformers would run through the batches that are done, and takes a missing optimiser for a fresh one.
 """
 
 import math
@@ -31,6 +33,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from lite.chance import seed_for
 from lite.errors import DivergedError
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
@@ -66,7 +69,7 @@ class Twin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How a training goes, whatever is trained. ``batches``: the rows of every optimiser step, in order."""
+    """How a training goes, whatever is trained. ``batches``: the rows of every optimiser step, in order; ``begin``: steps that are done."""
 
     batches: Sequence[Sequence[Any]]
     lr: float
@@ -74,8 +77,9 @@ class Course:
     weight_decay: float
     max_grad_norm: float
     micro_tokens: int
-    seed: int  # of dropout
+    seed: int  # of dropout, together with the step
     folder: Path
+    begin: int = 0
 
 
 class _Steps:
@@ -84,11 +88,19 @@ class _Steps:
     course: Course
     model: Any
     accelerator: Any
+    optimizer: Any
     state: Any
     _metrics: dict[str, dict[str, list[float]]]
     pad_id: int
     tell: Callable[[int, dict[str, float]], None] = staticmethod(lambda step, figures: None)
     """Gets the figures of every step, once its update is done."""
+    restore: Callable[[], None] = staticmethod(lambda: None)
+    """Brings weights and optimiser to where they were after ``course.begin`` steps."""
+
+    @property
+    def plain_optimizer(self) -> torch.optim.Optimizer:
+        """Without the wrapper that accelerate puts round it when training starts."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
 
     # -- what the trainers of the two kinds say of their rows
 
@@ -111,9 +123,17 @@ class _Steps:
     # -- the loop
 
     def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(self.course.batches, batch_size=1, shuffle=False, collate_fn=itemgetter(0))  # type: ignore[arg-type]
+        return DataLoader(self.course.batches[self.course.begin :], batch_size=1, shuffle=False, collate_fn=itemgetter(0))  # type: ignore[arg-type]
+
+    def _prepare_for_training(self, *given: Any, **named: Any) -> Any:
+        """Restores after accelerate has taken over the optimiser: it copies the state, and bitsandbytes' paged buffers would not stay paged."""
+        prepared = super()._prepare_for_training(*given, **named)  # type: ignore[misc]
+        self.state.global_step = self.course.begin
+        self.restore()
+        return prepared
 
     def training_step(self, model: Any, inputs: Sequence[Any], num_items_in_batch: Any = None) -> Tensor:
+        torch.manual_seed(seed_for(self.course.seed, self.state.global_step))
         model.train()
         return self._through(model, inputs, "train", self.accelerator.backward)
 
@@ -334,7 +354,9 @@ def _parts(bank: AdapterBank, role: str, course: Course) -> dict[str, Any]:
     parameters = bank.parameters(role)
     total = len(course.batches)
     optimizer = adamw([(parameters, course.lr)], weight_decay=course.weight_decay)
-    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total, round(course.warmup * total)))
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # LambdaLR wants it of an optimiser that goes on
+    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total, round(course.warmup * total)), last_epoch=course.begin - 1)
     return {
         "optimizers": (optimizer, schedule),
         "processing_class": deepcopy(bank.base.tokenizer),  # TRL gives it a padding token where it has none

@@ -18,7 +18,7 @@ from lite.model.trainers import Course, Twin, dpo_trainer
 from lite.records import Pair
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.tuning import ROLE, batches, begin, held_out_ids, tune
+from lite.stages.tuning import ROLE, batches, begin, held_out_ids, steps_done, tune
 from lite.text.dialogue import STOP
 
 
@@ -46,11 +46,17 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
         micro_tokens=spec.micro_tokens,
         seed=bench.seed_for("dropout"),
         folder=bench.ckpt,
+        begin=steps_done(bench),
     )
     terms = {"beta": spec.beta, "loss": spec.loss, "label_smoothing": spec.label_smoothing, "ld_alpha": spec.ld_alpha, "nll": spec.nll}
     with dpo_trainer(bank, ROLE, course, **terms) as trainer:
         with bench.progress(len(learnt) + len(measured), "pairs", "dpo: log-probs of the reference") as bar:
-            trainer.refer([*learnt, *measured], done=bar.advance)
+
+            def told(n: int) -> None:
+                bar.advance(n)
+                bench.pause()
+
+            trainer.refer([*learnt, *measured], done=told)
         training = tune(trainer, spec, len(course.batches), measured, bank, bench, "dpo: training on pairs")
     bank.checkpointing(False)
     bank.save(ROLE, out / "adapter")

@@ -17,7 +17,7 @@ from lite.model.trainers import Course, sft_trainer
 from lite.records import Example
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.tuning import ROLE, batches, begin, held_out_ids, tune
+from lite.stages.tuning import ROLE, batches, begin, held_out_ids, steps_done, tune
 from lite.text.dialogue import STOP
 
 
@@ -43,6 +43,7 @@ def sft(spec: SftSpec, *, pairs: Pairs | None, examples: Mapping[str, Examples],
         micro_tokens=spec.micro_tokens,
         seed=bench.seed_for("dropout"),
         folder=bench.ckpt,
+        begin=steps_done(bench),
     )
     with sft_trainer(bank, ROLE, course) as trainer:
         training = tune(trainer, spec, len(course.batches), measured, bank, bench, "sft: training on responses")

@@ -1,9 +1,11 @@
 """What SFT, DPO and the reward model share: what is held out, the order of the rows, where training starts, and what is kept of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lite.artifacts import Policy
 from lite.chance import random_for, seed_for
@@ -11,6 +13,7 @@ from lite.errors import DivergedError, RecipeError
 from lite.knobs import LoraSpec
 from lite.knobs.training import TuneSpec
 from lite.model.bank import AdapterBank
+from lite.model.state import load_state, save_state
 from lite.stages.bench import Bench, Progress
 
 ROLE = "policy"
@@ -18,7 +21,11 @@ Row = TypeVar("Row")
 
 
 class Trainer(Protocol):
-    tell: Any  # (step, figures) -> None
+    tell: Callable[[int, dict[str, float]], None]
+    restore: Callable[[], None]
+
+    @property
+    def plain_optimizer(self) -> Optimizer: ...
 
     def train(self) -> Any: ...
 
@@ -67,13 +74,26 @@ def begin(bank: AdapterBank, policy: Policy | None, lora: LoraSpec, bench: Bench
     bank.load(ROLE, policy.adapter, trainable=True, dropout=lora.dropout)
 
 
+def steps_done(bench: Bench) -> int:
+    """Optimiser steps in the checkpoint that this training goes on from."""
+    return bench.resumed.step if bench.resumed else 0
+
+
 def tune(trainer: Trainer, spec: TuneSpec, steps: int, held_out: Sequence[Any], bank: AdapterBank, bench: Bench, what: str) -> Training:
-    """Train to the end, measuring on the way; where a step diverges the last good adapter is kept, and its place told."""
+    """Train to the end, measuring on the way; where a step diverges the last good adapter is kept, and its place told.
+
+    A training that was interrupted goes on from its checkpoint; ``trainer`` comes with the adapter as it was before the first step.
+    """
+    begin = steps_done(bench)
     with bench.progress(steps, "steps", what) as bar:
         watch = Watch(trainer, spec, steps, held_out, bank, bench, bar)
-        trainer.tell = watch.step
+        trainer.tell, trainer.restore = watch.step, watch.restore
+        bar.advance(begin)
         try:
-            trainer.train()
+            if begin < steps:
+                trainer.train()
+            else:
+                watch.restore()
         except DivergedError as e:
             kept = bench.ckpt / "last-good"
             bank.restore(ROLE, watch.last_good)
@@ -107,10 +127,26 @@ class Watch:
         every = self._spec.eval_every
         if self._rows and (step == self._steps or (every and step % every == 0)):
             self._measure(step)
+        self._bench.keep(step, self._steps, self._save, every=self._spec.save_every)
+
+    def restore(self) -> None:
+        """Go on as after the step of the checkpoint; without one there is nothing to do."""
+        if not self._bench.resumed:
+            return
+        weights, facts = load_state(self._bench.resumed.path, self._trainer.plain_optimizer)
+        self._bank.restore(ROLE, weights[ROLE])
+        self._now, self.last_good, self.best = weights[ROLE], weights["last good"], weights.get("best")
+        self.kept, self.first, self.last = facts["kept"], facts["first"], facts["last"]
+        self.held = {int(step): figures for step, figures in facts["held_out"].items()}
+
+    def _save(self, folder: Path) -> None:
+        weights = {ROLE: self._now, "last good": self.last_good} | ({"best": self.best} if self.best else {})
+        facts = {"kept": self.kept, "first": self.first, "last": self.last, "held_out": self.held}
+        save_state(folder, weights=weights, optimizer=self._trainer.plain_optimizer, facts=facts)
 
     def _measure(self, step: int) -> None:
         found = self._trainer.measure(self._rows)
         self._bench.metric(step=step, **{f"held_out_{name}": value for name, value in found.items()})
         if self._spec.keep == "best" and (self.best is None or found["loss"] < self.held[self.kept]["loss"]):
-            self.best, self.kept = self._now, step
+            self.best, self.kept = self._bank.snapshot(ROLE), step  # a copy: tensors that are kept side by side share no memory
         self.held[step] = found

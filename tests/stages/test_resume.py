@@ -9,15 +9,20 @@ from lite.artifacts import Pairs, Prompts, Reward
 from lite.errors import Stopped
 from lite.knobs import LoraSpec
 from lite.knobs.ppo import PpoSpec
-from lite.knobs.training import RewardSpec
+from lite.knobs.training import DpoSpec, RewardSpec, SftSpec
 from lite.knobs.writing import ContrastSpec, PromptsSpec
 from lite.stages.contrast import contrast
+from lite.stages.dpo import dpo
 from lite.stages.ppo import ppo
 from lite.stages.prompts import prompts
 from lite.stages.reward import reward
+from lite.stages.sft import sft
 
 LORA = LoraSpec(r=4, alpha=8, dropout=0.1)
 REWARD = RewardSpec(lora=LORA, epochs=2, lr=1e-3, batch_pairs=4, save_every=2)
+TUNED = {"lora": LORA, "epochs": 2, "lr": 1e-3, "warmup": 0.3, "held_out": 0.2, "eval_every": 3, "keep": "best", "save_every": 2}
+SFT = SftSpec(**TUNED, batch_examples=4)
+DPO = DpoSpec(**TUNED, batch_pairs=4)
 PPO = PpoSpec(
     lora=LORA, steps=4, rollouts=6, minibatch=3, epochs=1, lr=1e-3, warmup_steps=0, max_new_tokens=16, kl_coef=0.05, kl_control="adaptive",
     kl_horizon=60, scale_reward=True, save_every=2, dev_prompts=3,
@@ -43,6 +48,8 @@ def judged(made, make_bench, folder) -> Reward:
 def stages(asked, made, judged):
     return {
         "reward": lambda out, bench: reward(REWARD, pairs=made, out=out, bench=bench),
+        "sft": lambda out, bench: sft(SFT, pairs=made, examples={}, policy=None, out=out, bench=bench),
+        "dpo": lambda out, bench: dpo(DPO, pairs=made, policy=None, out=out, bench=bench),
         "ppo": lambda out, bench: ppo(PPO, prompts=asked, reward=judged, out=out, bench=bench),
     }
 
@@ -76,7 +83,7 @@ def without_times(metrics: list[dict]) -> list[dict]:
     return [{k: v for k, v in line.items() if not k.startswith(machine)} for line in metrics]
 
 
-@pytest.mark.parametrize(("kind", "deaths"), [("reward", (1, 4, 7)), ("ppo", (2, 4))])
+@pytest.mark.parametrize(("kind", "deaths"), [("reward", (1, 4, 7)), ("sft", (1, 4, 8)), ("dpo", (4, 7)), ("ppo", (2, 4))])
 def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, make_bench, folder):
     whole = make_bench(kind)
     expected = stages[kind](folder("whole"), whole)
@@ -97,9 +104,11 @@ def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, mak
     if kind == "ppo":
         assert found.report()["dev_reward"] == expected.report()["dev_reward"]
         assert found.report()["adapter_change"] == expected.report()["adapter_change"]
+    else:
+        assert found.report() == expected.report()
 
 
-@pytest.mark.parametrize("kind", ["reward", "ppo"])
+@pytest.mark.parametrize("kind", ["reward", "sft", "dpo", "ppo"])
 def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, make_bench, folder):
     expected = stages[kind](folder("whole"), make_bench(kind))
     ckpt = folder("ckpt")
@@ -108,6 +117,22 @@ def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, make_bench, folder
         object.__setattr__(bench, "stop_asked", lambda bench=bench, step=step: [m["step"] for m in bench.reporter.metrics][-1:] == [step])
         with pytest.raises(Stopped):
             stages[kind](folder("stopped"), bench)
-        assert [m["step"] for m in bench.reporter.metrics if "dev_reward" not in m] == ([1] if step == 1 else [2, 3])
+        assert [m["step"] for m in bench.reporter.metrics if not m.keys() & {"dev_reward", "held_out_loss"}] == (
+            [1] if step == 1 else [2, 3]
+        )
     found = stages[kind](folder("resumed"), make_bench(kind, ckpt=ckpt))
     assert largest_difference(expected.path, found.path) == 0.0
+
+
+def test_a_training_that_was_stopped_after_its_last_step_has_nothing_left_to_do(stages, make_bench, folder):
+    expected = stages["dpo"](folder("whole"), whole := make_bench("dpo"))
+    last, ckpt = whole.reporter.metrics[-1]["step"], folder("ckpt")
+    stopped = make_bench("dpo", ckpt=ckpt)
+    object.__setattr__(stopped, "stop_asked", lambda: [m["step"] for m in stopped.reporter.metrics][-1:] == [last])
+    with pytest.raises(Stopped):
+        stages["dpo"](folder("stopped"), stopped)
+    bench = make_bench("dpo", ckpt=ckpt)
+    found = stages["dpo"](folder("resumed"), bench)
+    assert bench.reporter.metrics == []
+    assert largest_difference(expected.path, found.path) == 0.0
+    assert found.report() == expected.report()
