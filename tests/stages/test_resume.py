@@ -1,5 +1,6 @@
 """Trainings that are interrupted and gone on with give the same weights, to the bit."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def judged(made, make_bench, folder) -> Reward:
     return reward(REWARD, pairs=made, out=folder("reward"), bench=make_bench("reward"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stages(asked, made, judged):
     return {
         "reward": lambda out, bench: reward(REWARD, pairs=made, out=out, bench=bench),
@@ -52,6 +53,18 @@ def stages(asked, made, judged):
         "dpo": lambda out, bench: dpo(DPO, pairs=made, policy=None, out=out, bench=bench),
         "ppo": lambda out, bench: ppo(PPO, prompts=asked, reward=judged, out=out, bench=bench),
     }
+
+
+@pytest.fixture(scope="module")
+def whole(stages, make_bench, folder):
+    """What a stage makes when nothing interrupts it, and the figures that it tells."""
+
+    @cache
+    def run(kind: str):
+        bench = make_bench(kind)
+        return stages[kind](folder("whole"), bench), bench.reporter.metrics
+
+    return run
 
 
 class Died(Exception):
@@ -84,9 +97,8 @@ def without_times(metrics: list[dict]) -> list[dict]:
 
 
 @pytest.mark.parametrize(("kind", "deaths"), [("reward", (1, 4, 7)), ("sft", (1, 4, 8)), ("dpo", (4, 7)), ("ppo", (2, 4))])
-def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, make_bench, folder):
-    whole = make_bench(kind)
-    expected = stages[kind](folder("whole"), whole)
+def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, whole, make_bench, folder):
+    expected, metrics = whole(kind)
     ckpt, begun_at = folder("ckpt"), []
     for step in deaths:
         bench = make_bench(kind, ckpt=ckpt)
@@ -100,7 +112,7 @@ def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, mak
     assert largest_difference(expected.path, found.path) == 0.0
     last = bench.resumed.step
     assert last == (deaths[-1] - 1) // 2 * 2
-    assert without_times(bench.reporter.metrics) == [m for m in without_times(whole.reporter.metrics) if m["step"] > last]
+    assert without_times(bench.reporter.metrics) == [m for m in without_times(metrics) if m["step"] > last]
     if kind == "ppo":
         assert found.report()["dev_reward"] == expected.report()["dev_reward"]
         assert found.report()["adapter_change"] == expected.report()["adapter_change"]
@@ -109,8 +121,8 @@ def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, mak
 
 
 @pytest.mark.parametrize("kind", ["reward", "sft", "dpo", "ppo"])
-def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, make_bench, folder):
-    expected = stages[kind](folder("whole"), make_bench(kind))
+def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, whole, make_bench, folder):
+    expected, _ = whole(kind)
     ckpt = folder("ckpt")
     for step in (1, 3):
         bench = make_bench(kind, ckpt=ckpt)
@@ -124,9 +136,9 @@ def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, make_bench, folder
     assert largest_difference(expected.path, found.path) == 0.0
 
 
-def test_a_training_that_was_stopped_after_its_last_step_has_nothing_left_to_do(stages, make_bench, folder):
-    expected = stages["dpo"](folder("whole"), whole := make_bench("dpo"))
-    last, ckpt = whole.reporter.metrics[-1]["step"], folder("ckpt")
+def test_a_training_that_was_stopped_after_its_last_step_has_nothing_left_to_do(stages, whole, make_bench, folder):
+    expected, metrics = whole("dpo")
+    last, ckpt = metrics[-1]["step"], folder("ckpt")
     stopped = make_bench("dpo", ckpt=ckpt)
     object.__setattr__(stopped, "stop_asked", lambda: [m["step"] for m in stopped.reporter.metrics][-1:] == [last])
     with pytest.raises(Stopped):
