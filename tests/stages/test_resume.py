@@ -12,6 +12,7 @@ from lite.knobs import LoraSpec
 from lite.knobs.ppo import PpoSpec
 from lite.knobs.training import DpoSpec, RewardSpec, SftSpec
 from lite.knobs.writing import ContrastSpec, PromptsSpec
+from lite.model.trainers import Dpo
 from lite.stages.contrast import contrast
 from lite.stages.dpo import dpo
 from lite.stages.ppo import ppo
@@ -136,13 +137,14 @@ def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, whole, make_bench,
     assert largest_difference(expected.path, found.path) == 0.0
 
 
-def test_a_training_that_was_stopped_after_its_last_step_has_nothing_left_to_do(stages, whole, make_bench, folder):
+def test_a_training_that_was_stopped_after_its_last_step_has_nothing_left_to_do(stages, whole, make_bench, folder, monkeypatch):
     expected, metrics = whole("dpo")
     last, ckpt = metrics[-1]["step"], folder("ckpt")
     stopped = make_bench("dpo", ckpt=ckpt)
     object.__setattr__(stopped, "stop_asked", lambda: [m["step"] for m in stopped.reporter.metrics][-1:] == [last])
     with pytest.raises(Stopped):
         stages["dpo"](folder("stopped"), stopped)
+    monkeypatch.setattr(Dpo, "train", None)
     bench = make_bench("dpo", ckpt=ckpt)
     found = stages["dpo"](folder("resumed"), bench)
     assert bench.reporter.metrics == []
