@@ -41,13 +41,15 @@ stages:
   - prompts: {train: 60, dev: 4, test: 1}
   - contrast: {max_new_tokens: 40, batch_rows: 3}
   - reward: {lora: {r: 4, alpha: 8, dropout: 0.1}, lr: 1e-3, batch_pairs: 8, epochs: 2, save_every: 2}
+  - dpo: {lora: {r: 4, alpha: 8, dropout: 0.1}, lr: 1e-3, batch_pairs: 8, epochs: 2, held_out: 0.1, eval_every: 3, keep: best,
+          save_every: 2}
   - ppo: {lora: {r: 4, alpha: 8}, steps: 20, rollouts: 8, minibatch: 4, epochs: 1, lr: 1e-3, max_new_tokens: 16,
           kl_coef: 0.05, kl_control: adaptive, scale_reward: true, save_every: 2, dev_prompts: 4}
 """
 SMALLER = ("prompts.train=20", "contrast.max_new_tokens=32", "ppo.steps=6")
 """What `--sample` makes of it, for a look of a minute; the tests use it too."""
-SAMPLE = {"contrast": 4, "reward": 3, "ppo": 3}
-KILLS = {"contrast": 50, "reward": 20, "ppo": 20}
+SAMPLE = {"contrast": 4, "reward": 3, "dpo": 3, "ppo": 3}
+KILLS = {"contrast": 50, "reward": 20, "dpo": 20, "ppo": 20}
 Work = Callable[[], None]
 
 
@@ -224,13 +226,15 @@ def _count(found: Found, mine: list[Any], theirs: list[Any]) -> None:
 
 def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
     """Which line of figures one is."""
-    return line.get("step"), line.get("attempt"), "dev_reward" in line
+    return line.get("step"), line.get("attempt"), "dev_reward" in line, "held_out_loss" in line
 
 
 def kill_all(kills: Mapping[str, int], folder: Path, overrides: tuple[str, ...] = ()) -> list[Found]:
     """Stages in their order, each with the earlier ones taken from its predecessor's undisturbed run."""
     ground = Ground(engine.load_bank(BaseSpec(model="tiny", device="cpu")), folder, folder / "nothing", overrides)
     results = []
+    for stage in kills:
+        engine.stage_function(stage)  # imported once, before the forks
     for stage, n in kills.items():
         found, ground = kill(ground, stage, n)
         print(f"{stage}: {found.kills} kills, {found.runs} runs", file=sys.stderr, flush=True)

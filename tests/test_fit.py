@@ -496,6 +496,13 @@ def test_checkpoints_take_their_size_on_disk_and_no_more_with_their_number():
     assert few == pytest.approx((1 + 3 * (2 * 1.5 + 2)) * adapter, rel=0.001)
 
 
+def test_checkpoints_of_dpo_hold_the_last_good_adapter_and_the_best_one_where_it_is_kept():
+    best, last = (estimate(*loaded("dpo_helpful", f"dpo.keep={kept}"), card_gib=8)[2].disk for kept in ("best", "last"))
+    adapter = sizes.fp32(sizes.lora(known("huggyllama/llama-7b"), 16))
+    assert last == pytest.approx((1 + 3 * (1.5 + 1)) * adapter, rel=0.001)
+    assert best == pytest.approx((1 + 3 * (1.5 + 2)) * adapter, rel=0.001)
+
+
 @pytest.mark.parametrize(
     ("gib", "name"), [(6, "RTX 4060"), (8, "RTX 4060"), (15.7, "RTX 4060 Ti"), (23.99, "RTX 4090"), (32, "RTX 4090"), (139.8, "H200")]
 )

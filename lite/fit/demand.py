@@ -302,7 +302,7 @@ def _tuned(spec: SftSpec | DpoSpec, node: Node, site: Site, tokens: int, longest
         Pass(reference + tokens - learnt // spec.epochs, spec.micro_tokens, 2, 1),
     )
     moment = site.updating(site.resident([own], [own]), longest, [own], spec, r=r, logits=logits)
-    state = _state([own]) + 2 * sizes.fp32(own)  # the last good and the best adapter are part of it
+    state = _state([own]) + (2 if spec.keep == "best" else 1) * sizes.fp32(own)  # the last good adapter, and the best, are part of it
     return Demand((moment,), work, sizes.fp32(own) + CHECKPOINTS * state)
 
 
