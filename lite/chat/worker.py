@@ -123,7 +123,7 @@ def serve(requests: TextIO, out: TextIO) -> None:
             else:
                 talker.say(request, tell, lambda id=request["id"]: id <= stopped_id)
         except (LiteError, ValueError, KeyError, RuntimeError) as e:  # RuntimeError: the card is out of memory, above all
-            tell(event="error", id=request.get("id"), message=f"{e}".splitlines()[0])
+            tell(event="error", id=request.get("id"), message=(str(e).strip() or type(e).__name__).splitlines()[0])
 
 
 def main() -> None:
