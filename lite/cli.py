@@ -149,7 +149,10 @@ def plan_command(
     """What would run, what is done already, and why. The same as `lite run --resume --dry-run`."""
     with told():
         path = recipe.find(recipe_name)
-        loaded = recipe.load(path, overrides or ())
+        wanted = recipe.combinations(path, overrides or ())
+        if len(wanted) > 1:
+            say(f"a sweep of {len(wanted)} runs; the first of them: {' '.join(wanted[0])}")
+        loaded = recipe.load(path, wanted[0])
         old = read.find(runs, against, path.stem) if against else read.latest(runs, path.stem)
         statuses = compare(plan(loaded), old.stages() if old else ())
         _print_plan(statuses, loaded, old, as_json, card)

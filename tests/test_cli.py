@@ -62,6 +62,11 @@ def test_no_words_show_the_help(cli):
     assert done.returncode == 2
 
 
+def test_the_plan_of_a_sweep_says_that_it_is_one(cli, tmp_path):
+    assert 'a sweep of 3 runs; the first of them: task="helpful"' in cli("plan", "tiny_rlcd_table", "--runs", tmp_path).stderr
+    assert "sweep" not in cli("plan", "tiny_rlcd_table", "task=harmless", "--runs", tmp_path).stderr
+
+
 def test_plan_prints_a_table_and_json(cli, tmp_path):
     done = cli("plan", "recipes/tiny_rlcd_helpful.yaml", "ppo.kl_coef=0.2", "--runs", tmp_path)
     assert done.returncode == 0
