@@ -8,11 +8,21 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from lite.errors import ArtifactError
 from lite.text.clean import StopReason
 from lite.text.dialogue import Turn
+
+
+class Plain:
+    """A row whose JSON is its fields as they stand."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_json(cls, row: dict) -> Self:
+        return cls(**row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Plain):
     """Two responses to one prompt. ``prompt + chosen`` is the text that the base wrote, up to the cut.
 
     ``label`` is the probability that ``chosen`` is the better one: 1.0 for RLCD's hard labels. ``p_plus`` and ``p_minus`` are the
@@ -49,13 +59,9 @@ class Pair:
     stop_rejected: StopReason
     turned: bool = False
 
-    @classmethod
-    def from_json(cls, row: dict) -> "Pair":
-        return cls(**row)
-
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Plain):
     """What one model answered to one held-out prompt. ``text`` follows ``prompt`` as it stands: strip it to read it."""
 
     id: str
@@ -68,13 +74,9 @@ class Reply:
     score: float | None = None
     success: bool | None = None
 
-    @classmethod
-    def from_json(cls, row: dict) -> "Reply":
-        return cls(**row)
-
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Plain):
     """Response ``k`` of several that one writer gave to one prompt. ``prompt + text`` is what it wrote, up to the cut."""
 
     id: str
@@ -84,23 +86,15 @@ class Candidate:
     stop: StopReason
     tokens: int
 
-    @classmethod
-    def from_json(cls, row: dict) -> "Candidate":
-        return cls(**row)
-
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class Example(Plain):
     """A target of supervised training: ``response`` (with its stop string) is learnt after ``prompt``. ``kind`` says where it is from."""
 
     id: str
     prompt: str
     response: str
     kind: str
-
-    @classmethod
-    def from_json(cls, row: dict) -> "Example":
-        return cls(**row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +112,7 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Plain):
     """Judgement ``draw`` of candidate ``k`` of prompt ``id``: the judge's words, and the score in them; None: it could not be read."""
 
     id: str
@@ -128,13 +122,9 @@ class Judgement:
     stop: StopReason
     score: int | None
 
-    @classmethod
-    def from_json(cls, row: dict) -> "Judgement":
-        return cls(**row)
-
 
 @dataclass(frozen=True, slots=True)
-class HeadToHead:
+class HeadToHead(Plain):
     """What one judge said of two models' replies to one prompt; ``id`` is prompt id and draw. ``verdict``: first, second, tie, or none."""
 
     id: str
@@ -144,10 +134,6 @@ class HeadToHead:
     form: str | None
     verdict: str | None
     showings: list[dict[str, Any]]
-
-    @classmethod
-    def from_json(cls, row: dict) -> "HeadToHead":
-        return cls(**row)
 
 
 AnyRow = Prompt | Pair | Reply | Candidate | Example | Ranked | Judgement | HeadToHead

@@ -6,7 +6,7 @@ A verdict is worth 1, 0 or, for a tie, one half; one that could not be read is w
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 from typing import Any
@@ -204,10 +204,6 @@ def agreement(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> Agree
         decided=len(decided),
         decided_accuracy=_share_equal(decided),
     )
-
-
-def verdicts_of(judgements: Iterable[Judgement]) -> dict[str, Verdict]:
-    return {j.comparison.id: j.verdict for j in judgements}
 
 
 def _share_equal(rows: Sequence[tuple[str, str]]) -> Estimate | None:

@@ -111,11 +111,11 @@ class _Steps:
 
     def tokens(self, row: Any) -> int:
         """Tokens that a row takes in a pass, padding aside."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: Sft and Dpo have their own
 
     def weight(self, row: Any) -> int:
         """What a row counts in a mean over rows."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: Sft and Dpo have their own
 
     def counts(self, figure: str, row: Any) -> int:
         """What a row counts in one of TRL's figures."""
@@ -123,7 +123,7 @@ class _Steps:
 
     def mean_loss(self, model: Any, rows: Sequence[Any], total: int) -> Tensor:
         """The loss of these rows as their part of the mean over rows that weigh ``total`` together."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: Sft and Dpo have their own
 
     # -- the loop
 

@@ -74,11 +74,6 @@ def at_last(keep: Tensor) -> Tensor:
     return keep & (still_to_come == 1)
 
 
-def last_kept(x: Tensor, keep: Tensor) -> Tensor:
-    """The entry at the last kept position of each row: (B, T) -> (B,); 0 for a row without one."""
-    return row_sums(x, at_last(keep))
-
-
 def scatter_kept(flat: Tensor, keep: Tensor) -> Tensor:
     """The inverse of ``x[keep]``: (N,) -> the shape of ``keep``, zero outside it; differentiable."""
     if flat.shape != (n := int(keep.sum()),):

@@ -14,11 +14,12 @@ from lite.errors import ArtifactError
 from lite.knobs.training import DpoSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode_targets
-from lite.model.trainers import Course, Twin, dpo_trainer
+from lite.model.trainers import Twin, dpo_trainer
 from lite.records import Pair
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.tuning import ROLE, batches, begin, done_before, held_out_ids, tune
+from lite.stages.course import course
+from lite.stages.tuning import ROLE, begin, held_out_ids, tune
 from lite.text.dialogue import STOP
 
 
@@ -37,22 +38,12 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
         bench.log(f"{left_out['undecided']} of {len(rows)} pairs are left out: their label is no further than {spec.min_gap:g} from 1/2")
     begin(bank, policy, spec.lora, bench)
     bank.checkpointing(spec.checkpointing is True)
-    course = Course(
-        batches=batches(learnt, spec.batch_pairs, epochs=spec.epochs, bench=bench),
-        lr=spec.lr,
-        warmup=spec.warmup,
-        weight_decay=spec.weight_decay,
-        max_grad_norm=spec.max_grad_norm,
-        micro_tokens=spec.micro_tokens,
-        seed=bench.seed_for("dropout"),
-        folder=bench.ckpt,
-        begin=done_before(bench),
-    )
+    plan = course(spec, learnt, spec.batch_pairs, epochs=spec.epochs, lr=spec.lr, bench=bench)
     terms = {"beta": spec.beta, "loss": spec.loss, "label_smoothing": spec.label_smoothing, "ld_alpha": spec.ld_alpha, "nll": spec.nll}
-    with dpo_trainer(bank, ROLE, course, **terms) as trainer:
+    with dpo_trainer(bank, ROLE, plan, **terms) as trainer:
         with bench.progress(len(learnt) + len(measured), "pairs", "dpo: log-probs of the reference") as bar:
             trainer.refer([*learnt, *measured], done=bar.advance)
-        training = tune(trainer, spec, len(course.batches), measured, bank, bench, "dpo: training on pairs")
+        training = tune(trainer, spec, len(plan.batches), measured, bank, bench, "dpo: training on pairs")
     bank.checkpointing(False)
     bank.save(ROLE, out / "adapter")
     report = {
@@ -60,7 +51,7 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
         "held_out_pairs": len(measured),
         "left_out": left_out,
         "turned_round": Counter(row.label < 0.5 for row in rows)[True],
-        "steps": len(course.batches),
+        "steps": len(plan.batches),
         "adapter_change": bank.change(ROLE),
         **training.report(),
     }

@@ -13,11 +13,12 @@ from lite.errors import ArtifactError
 from lite.knobs.training import SftSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_targets
-from lite.model.trainers import Course, sft_trainer
+from lite.model.trainers import sft_trainer
 from lite.records import Example
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.tuning import ROLE, batches, begin, done_before, held_out_ids, tune
+from lite.stages.course import course
+from lite.stages.tuning import ROLE, begin, held_out_ids, tune
 from lite.text.dialogue import STOP
 
 
@@ -34,19 +35,9 @@ def sft(spec: SftSpec, *, pairs: Pairs | None, examples: Mapping[str, Examples],
         )
     begin(bank, policy, spec.lora, bench)
     bank.checkpointing(spec.checkpointing is True)
-    course = Course(
-        batches=batches(learnt, spec.batch_examples, epochs=spec.epochs, bench=bench),
-        lr=spec.lr,
-        warmup=spec.warmup,
-        weight_decay=spec.weight_decay,
-        max_grad_norm=spec.max_grad_norm,
-        micro_tokens=spec.micro_tokens,
-        seed=bench.seed_for("dropout"),
-        folder=bench.ckpt,
-        begin=done_before(bench),
-    )
-    with sft_trainer(bank, ROLE, course) as trainer:
-        training = tune(trainer, spec, len(course.batches), measured, bank, bench, "sft: training on responses")
+    plan = course(spec, learnt, spec.batch_examples, epochs=spec.epochs, lr=spec.lr, bench=bench)
+    with sft_trainer(bank, ROLE, plan) as trainer:
+        training = tune(trainer, spec, len(plan.batches), measured, bank, bench, "sft: training on responses")
     bank.checkpointing(False)
     bank.save(ROLE, out / "adapter")
     report = {
@@ -55,7 +46,7 @@ def sft(spec: SftSpec, *, pairs: Pairs | None, examples: Mapping[str, Examples],
         "held_out_examples": len(measured),
         "too_long": len(targets) - len(rows),
         "tokens": sum(len(row.response) for row in learnt),
-        "steps": len(course.batches),
+        "steps": len(plan.batches),
         "adapter_change": bank.change(ROLE),
         **training.report(),
     }

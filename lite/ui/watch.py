@@ -181,23 +181,3 @@ def moment(text: object) -> datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def signature(run: Run) -> tuple[object, ...]:
-    """Changes whenever something that the page shows of a run has changed on disk."""
-    files = [
-        run.folder.run,
-        run.folder.log,
-        run.folder.report_json,
-        *(f.metrics for f in run.folder.stages()),
-        *(f.samples for f in run.folder.stages()),
-    ]
-    return (run.state, *(_stamp(path) for path in files))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size

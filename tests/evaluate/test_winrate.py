@@ -23,7 +23,6 @@ from lite.evaluate.winrate import (
     length_controlled,
     points,
     require_readable,
-    verdicts_of,
     win_rate,
 )
 from lite.records import Reply
@@ -328,5 +327,6 @@ def test_the_habits_of_a_judge_are_in_the_report():
 
 
 def test_verdicts_by_id():
-    assert verdicts_of(rows(("first", 0, 1), ("tie", 0, 1))) == {"0.0/0": "first", "1.0/0": "tie"}
-    assert fmean(points(v) for v in verdicts_of(rows(("first", 0, 1), ("tie", 0, 1))).values()) == 0.75
+    said = {j.comparison.id: j.verdict for j in rows(("first", 0, 1), ("tie", 0, 1))}
+    assert said == {"0.0/0": "first", "1.0/0": "tie"}
+    assert fmean(points(v) for v in said.values()) == 0.75

@@ -11,7 +11,6 @@ from lite.ui.markup import Markup, empty, link
 from lite.ui.site import QUIET, TICK_SECONDS, Site, query, title, told
 
 LOG_LINES = 300
-NOTHING = "Choose a run"
 
 
 def build(site: Site, page: gr.Blocks) -> None:
