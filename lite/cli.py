@@ -9,16 +9,17 @@ Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or 
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lite import __version__, recipe, sweeps, tables, verbs
+from lite import __version__, launch, recipe, sweeps, tables, verbs
 from lite.errors import LockError, RecipeError
-from lite.plan import Node, Status, compare, plan, select
-from lite.runs import control, locks, read
-from lite.runs.journal import Journal
+from lite.launch import Wish
+from lite.plan import Node, Status, compare, plan
+from lite.runs import locks, read
 from lite.runs.publish import dumps
 from lite.runs.signals import Switch
 from lite.terminal import RUNS, Json, Runs, say, told
@@ -51,6 +52,9 @@ def run_command(
     only: Annotated[str | None, typer.Option("--only", metavar="STAGE", help="run this stage alone; those before it must be done")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="run in the background; `lite ps`, `logs` and `stop` look after it")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="wait while another run uses the GPU")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="runs of a sweep at a time (default: 1 on a GPU, else one per core)")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run, and why")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="use cached models only")] = False,
     cache_4bit: Annotated[
@@ -65,60 +69,88 @@ def run_command(
         recipe_name = None if recipe_name and "=" in recipe_name else recipe_name
         if recipe_name is None and resume is None:
             raise RecipeError("lite run", [f"which recipe? a file, or one of: {', '.join(recipe.built_in())}"])
-        label = _label(name)
         path = recipe.find(recipe_name) if recipe_name else None
         given += [f"seed={seed}"] if seed is not None else []
         given += ["base.cache_4bit=true"] if cache_4bit else []
+        wish = Wish(runs, _label(name), resume, from_run, only or begin, only or until, queue, offline)
         wanted = recipe.combinations(path, given) if path else [tuple(given)]
         if path and len(wanted) > 1:
             if detach:
-                raise RecipeError("--detach", ["a sweep is several runs, one after the other; give one value per place, such as seed=17"])
-            options = {"from_run": from_run, "name": name, "runs": runs, "begin": begin, "until": until, "only": only, "queue": queue}
-            options |= {"dry_run": dry_run, "offline": offline, "quiet": quiet}
-            raise typer.Exit(sweeps.run_all(run_command, path, wanted, resume=resume is not None, as_json=as_json, options=options))
-        given = list(wanted[0])
-        old = read.find(runs, resume, path.stem if path else None) if resume else None
-        source = read.find(runs, from_run) if from_run else None
-        if path is None and old is not None:
-            path, given = old.folder.recipe, [*map(str, old.facts.get("overrides") or ()), *given]
-        assert path is not None
-        loaded = recipe.load(path, given, name=old.recipe if old and recipe_name is None else None)
-        records = [*(old.stages() if old else ()), *(source.stages() if source else ())]
-        begin, until = only or begin, only or until
-        statuses = select(compare(plan(loaded), records), begin, until)
+                raise RecipeError("--detach", ["a sweep is several runs; give one value per place, such as seed=17"])
+            raise typer.Exit(_sweep(path, wanted, wish, jobs, dry_run=dry_run, quiet=quiet, as_json=as_json))
+        it = launch.ready(path, wanted[0], wish)
         if dry_run:
-            _print_plan(statuses, loaded, old or source, as_json)
+            _print_plan(it.statuses, it.loaded, it.old or it.source, as_json)
             return
-        _preflight(statuses, loaded, runs)
-        text = path.read_text(encoding="utf-8")
-        if detach:
-            words = [*(["--offline"] if offline else []), *(["--queue"] if queue else []), *(["--until", until] if until else [])]
-            words += ["--from-run", str(source.folder.path.resolve())] if source else []
-            _detach(loaded, text, given, runs, label, old, words, queue, as_json)
-            return
-
-        from lite import engine
-        from lite.runs import report
-        from lite.runs.progress import Screen
-
-        engine.prepare_environment(offline=offline)
-        screen = Screen(quiet=quiet or as_json)
-        switch = Switch(screen.say)
-        gpu = locks.held(locks.gpu_name(), queue=queue, say=screen.say, stop_asked=switch.asked)
-        with switch, gpu if _wants_gpu(loaded) else nullcontext(lambda run: None) as holds:
-            tools = engine.Tools(stop_asked=switch.asked, holds=holds)
-            outcome = engine.execute(
-                loaded, text, given, runs=runs, label=label, resume=old, from_run=source, until=until, screen=screen, tools=tools
-            )
+        launch.refuse_what_cannot_fit(it)
+        if not detach:
+            raise typer.Exit(_run(it, quiet=quiet, as_json=as_json))
+        run, child = launch.detached(it)
         if as_json:
-            facts = {"run": str(outcome.run.folder.path), "state": outcome.state, "exit_code": outcome.exit_code, "error": outcome.error}
-            print(dumps(facts | {"report": outcome.run.report() if outcome.state == "done" else None}))
-        elif outcome.state == "done":
-            print(report.headline(outcome.run))
-            say(f"\n{outcome.run.folder.report_md}")
-        if outcome.error:
-            say(f"lite: {outcome.error}")
-        raise typer.Exit(outcome.exit_code)
+            print(dumps({"run": str(run.folder.path), "state": "queued", "pid": child.pid}))
+        else:
+            print(run.folder.path)
+            say(f"runs in the background; lite logs -f {run.name}")
+
+
+def _run(it: launch.Ready, *, quiet: bool, as_json: bool) -> int:
+    """The run, in this process; its exit code."""
+    from lite import engine
+    from lite.runs import report
+    from lite.runs.progress import Screen
+
+    wish = it.wish
+    engine.prepare_environment(offline=wish.offline)
+    screen = Screen(quiet=quiet or as_json)
+    switch = Switch(screen.say)
+    gpu = locks.held(locks.gpu_name(), queue=wish.queue, say=screen.say, stop_asked=switch.asked)
+    with switch, gpu if it.wants_gpu else nullcontext(lambda run: None) as holds:
+        outcome = engine.execute(
+            it.loaded,
+            it.text,
+            it.overrides,
+            runs=wish.runs,
+            label=wish.label,
+            resume=it.old,
+            from_run=it.source,
+            until=wish.until,
+            screen=screen,
+            tools=engine.Tools(stop_asked=switch.asked, holds=holds),
+        )
+    if as_json:
+        facts = {"run": str(outcome.run.folder.path), "state": outcome.state, "exit_code": outcome.exit_code, "error": outcome.error}
+        print(dumps(facts | {"report": outcome.run.report() if outcome.state == "done" else None}))
+    elif outcome.state == "done":
+        print(report.headline(outcome.run))
+        say(f"\n{outcome.run.folder.report_md}")
+    if outcome.error:
+        say(f"lite: {outcome.error}")
+    return outcome.exit_code
+
+
+def _sweep(
+    path: Path, wanted: Sequence[tuple[str, ...]], wish: Wish, jobs: int | None, *, dry_run: bool, quiet: bool, as_json: bool
+) -> int:
+    """All runs of a sweep, then the table over them; the exit code of the first that does not end well."""
+
+    def of(overrides: tuple[str, ...]) -> launch.Ready:
+        resume = sweeps.earlier(wish.runs, path.stem, overrides) if wish.resume else None
+        return launch.ready(path, overrides, replace(wish, resume=resume))
+
+    def run(it: launch.Ready) -> int:
+        if not dry_run:
+            return _run(it, quiet=quiet, as_json=False)
+        _print_plan(it.statuses, it.loaded, it.old or it.source, as_json=False)
+        return 0
+
+    found = [of(overrides) for overrides in wanted]
+    for it in found if not dry_run else ():
+        launch.refuse_what_cannot_fit(it)
+    at_once = 1 if dry_run else min(len(found), jobs or sweeps.jobs_here(found[0]))
+    code = sweeps.side_by_side(found, jobs=at_once, quiet=quiet) if at_once > 1 else sweeps.in_turn(run, found)
+    if not code and not dry_run:
+        sweeps.print_table(path.stem, wish.runs, as_json)
+    return code
 
 
 @app.command("table")
@@ -159,42 +191,7 @@ def plan_command(
         if card:
             from lite.fit.estimate import refuse
 
-            refuse(loaded, [status.node for status in statuses], card_gib=card, only=_to_run(statuses))
-
-
-def _to_run(statuses: Sequence[Status]) -> list[str]:
-    return [status.node.id for status in statuses if status.state == "run"]
-
-
-def _wants_gpu(loaded: recipe.Recipe) -> bool:
-    from lite.fit.cards import this_card
-
-    return loaded.base.device != "cpu" and this_card() is not None
-
-
-def _detach(
-    loaded: recipe.Recipe, text: str, given: list[str], runs: Path, label: str | None, old: read.Run | None, words: list[str],
-    queue: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Start the run in a process of its own, and say where it is."""
-    if _wants_gpu(loaded) and not queue:
-        with locks.held(locks.gpu_name(), queue=False, say=say):
-            pass  # refused now rather than in the background
-    journal = Journal(old.folder, old.facts) if old else Journal.create(runs, label or loaded.name)
-    facts = {"recipe": loaded.name, "name": label or journal.facts.get("name"), "overrides": given, "stages": len(loaded.stages)}
-    child = control.start(journal, text, words=words, **facts)
-    if as_json:
-        print(dumps({"run": str(journal.run.path), "state": "queued", "pid": child.pid}))
-    else:
-        print(journal.run.path)
-        say(f"runs in the background; lite logs -f {journal.run.name}")
-
-
-def _preflight(statuses: Sequence[Status], loaded: recipe.Recipe, runs: Path) -> None:
-    """Refuse what this machine has too little memory or disk for, before a run is made of it."""
-    from lite.fit.preflight import preflight
-
-    preflight(loaded, [status.node for status in statuses], runs=runs, only=_to_run(statuses))
+            refuse(loaded, [status.node for status in statuses], card_gib=card, only=launch.to_run(statuses))
 
 
 def _print_plan(

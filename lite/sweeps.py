@@ -1,38 +1,115 @@
-"""Sweeps: a recipe that asks for several runs, and the table over all of them."""
+"""Sweeps: a recipe that asks for several runs, one after the other or side by side, and the table over all of them."""
 
+import os
+import subprocess
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import typer
-
-from lite.errors import RecipeError
-from lite.runs import read
+from lite.errors import LiteError, RecipeError
+from lite.launch import Ready, detached
+from lite.runs import control, read
+from lite.runs.env import cores
 from lite.runs.layout import table_file
 from lite.runs.publish import dumps, write_json, write_text
+from lite.runs.signals import INTERRUPTED, STOPPED, Switch
 from lite.terminal import say
 from lite.yamltext import hint
 
+THREADS = "OMP_NUM_THREADS"
+LOOK_SECONDS = 0.5
 
-def run_all(
-    run: Callable[..., None], path: Path, wanted: Sequence[tuple[str, ...]], *, resume: bool, as_json: bool, options: dict[str, Any]
-) -> int:
-    """One run after the other, then the table over all of them; the exit code of the first that does not end well."""
-    runs: Path = options["runs"]
-    for number, overrides in enumerate(wanted, 1):
-        known = [r for r in read.all_runs(runs) if r.recipe == path.stem and r.facts.get("overrides") == list(overrides)] if resume else []
-        say(f"run {number} of {len(wanted)}: {' '.join(overrides)}")
-        try:
-            with redirect_stdout(sys.stderr):
-                run(str(path), list(overrides), resume=str(known[-1].folder.path) if known else None, **options)
-        except typer.Exit as e:
-            if e.exit_code:
-                return e.exit_code
-    if not options["dry_run"]:
-        print_table(path.stem, runs, as_json)
+
+def _name(it: Ready) -> str:
+    return " ".join(it.overrides)
+
+
+def earlier(runs: Path, recipe: str, overrides: Sequence[str]) -> str | None:
+    """The folder of the newest run of one combination, to go on with."""
+    known = [run for run in read.all_runs(runs) if run.recipe == recipe and run.facts.get("overrides") == list(overrides)]
+    return str(known[-1].folder.path) if known else None
+
+
+def jobs_here(first: Ready) -> int:
+    """How many runs at a time: a GPU serves one; on a CPU two runs with a core each end sooner than one after the other with both."""
+    return 1 if first.wants_gpu else cores()
+
+
+def in_turn(run: Callable[[Ready], int], wanted: Sequence[Ready]) -> int:
+    """One run after the other in this process; the exit code of the first that does not end well."""
+    for number, it in enumerate(wanted, 1):
+        say(f"run {number} of {len(wanted)}: {_name(it)}")
+        with redirect_stdout(sys.stderr):
+            code = run(it)
+        if code:
+            return code
     return 0
+
+
+@dataclass
+class _Going:
+    name: str
+    run: read.Run
+    child: subprocess.Popen[bytes]
+    said: str = ""
+
+    def tell(self) -> None:
+        """Say where the run is, whenever that is another stage."""
+        facts = read.open_run(self.run.folder.path).facts
+        now = f"stage {facts['number']} of {facts['stages']}: {facts['stage']}" if facts.get("stage") else ""
+        if now != self.said:
+            self.said = now
+            say(f"{self.name}  {now}")
+
+
+def side_by_side(wanted: Sequence[Ready], *, jobs: int, quiet: bool = False) -> int:
+    """``jobs`` runs at a time, each in a process of its own with its share of the cores; the first exit code that is not 0.
+
+    After a run that did not end well no other one begins. A signal stops them all where nothing is lost; a second Ctrl-C ends them.
+    """
+    environment = {} if os.environ.get(THREADS) else {THREADS: str(max(1, cores() // jobs))}
+    waiting, going, ended, stopping = deque(wanted), list[_Going](), list[int](), False
+    try:
+        with Switch(say) as switch:
+            while going or (waiting and not any(ended) and not switch.asked()):
+                while waiting and len(going) < jobs and not any(ended) and not switch.asked():
+                    it = waiting.popleft()
+                    going.append(_Going(_name(it), *detached(it, environment)))
+                    say(f"run {len(wanted) - len(waiting)} of {len(wanted)}: {going[-1].name}  {going[-1].run.folder.path}")
+                if switch.asked() and not stopping:
+                    stopping = True
+                    _stop(going, now=False)
+                time.sleep(LOOK_SECONDS)
+                for one in list(going):
+                    if not quiet:
+                        one.tell()
+                    if one.child.poll() is not None:
+                        going.remove(one)
+                        ended.append(_ended(one))
+    except KeyboardInterrupt:
+        _stop(going, now=True)
+        return INTERRUPTED
+    except LiteError:  # the next one could not begin: what goes on is not left without anybody who waits for it
+        _stop(going, now=False)
+        raise
+    return next(filter(None, ended), STOPPED if stopping and waiting else 0)
+
+
+def _stop(going: Sequence[_Going], *, now: bool) -> None:
+    for one in going:
+        control.stop(read.open_run(one.run.folder.path), now=now, wait=control.STOP_SECONDS if now else 0.0)
+
+
+def _ended(one: _Going) -> int:
+    run = read.open_run(one.run.folder.path)
+    why = f": {run.facts['error']}" if run.facts.get("error") else ""
+    say(f"{one.name}  {run.state}{why}")
+    code = one.child.returncode
+    return code if code >= 0 else 1  # ended by a signal from outside
 
 
 def print_table(name: str, runs: Path, as_json: bool) -> None:

@@ -63,7 +63,7 @@ def test_no_words_show_the_help(cli):
 
 
 def test_the_plan_of_a_sweep_says_that_it_is_one(cli, tmp_path):
-    assert 'a sweep of 3 runs; the first of them: task="helpful"' in cli("plan", "tiny_rlcd_table", "--runs", tmp_path).stderr
+    assert 'a sweep of 3 runs; the first of them: task="outline"' in cli("plan", "tiny_rlcd_table", "--runs", tmp_path).stderr
     assert "sweep" not in cli("plan", "tiny_rlcd_table", "task=harmless", "--runs", tmp_path).stderr
 
 

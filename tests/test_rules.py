@@ -48,6 +48,7 @@ RANKS: list[tuple[str, ...]] = [
     ("lite.chat",),
     ("lite.ui",),
     ("lite.terminal",),
+    ("lite.launch",),
     ("lite.verbs", "lite.sweeps"),
     ("lite.cli",),
 ]
@@ -55,7 +56,7 @@ HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
 TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.knobs", "lite.contracts", "lite.recipe", "lite.unroll", "lite.plan",
               "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
-              "lite.micro.world", "lite.verbs", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources", "lite.ui", "lite.chat.offers",
+              "lite.micro.world", "lite.verbs", "lite.launch", "lite.sweeps", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources", "lite.ui", "lite.chat.offers",
               "lite.chat.process")  # fmt: skip
 
 FILES = {

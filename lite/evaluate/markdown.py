@@ -27,8 +27,10 @@ def render(report: dict[str, Any], *, task: Task, shown: Sequence[tuple[str, Seq
 def _headline(report: dict[str, Any]) -> str:
     models = report["models"]
     policies = [name for name in models if name not in TITLES]
-    if not report["judge"] or not policies:
+    if not report["judge"]:
         return "No judge was at hand: the table shows lengths, stop rates and rewards, not quality."
+    if not policies:
+        return "Nothing was trained before this evaluation: the table shows the base alone."
     lines = []
     for name in policies:
         ours, base = models[name], models["base"]

@@ -6,7 +6,7 @@ A verdict is worth 1, 0 or, for a tie, one half; one that could not be read is w
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, pstdev
 from typing import Any
@@ -133,16 +133,24 @@ def length_controlled(
     if not scale:  # no difference anywhere: there is nothing to control
         rate = bootstrap_mean([sum(p.y * p.weight for p in group) for group in groups], seed=seed, resamples=resamples)
         return LengthControlled(rate, slope=0.0, scale=0.0, ridge=False, extrapolated=False)
-    everything = [p for group in groups for p in group]
+    everything = _distinct(p for group in groups for p in group)
     ridge = is_separable(everything)
     a, b = fit_logistic(everything, ridge=RIDGE if ridge else NO_RIDGE)
     rng = random_for(seed, "bootstrap", "length")
     rates = []
     for _ in range(resamples):
-        drawn = [p for group in rng.choices(groups, k=len(groups)) for p in group]
+        drawn = _distinct(p for group in rng.choices(groups, k=len(groups)) for p in group)
         rates.append(_sigmoid(fit_logistic(drawn, ridge=RIDGE if ridge or is_separable(drawn) else NO_RIDGE)[0]))
     rate = Estimate(_sigmoid(a), *_middle95(sorted(rates)))
     return LengthControlled(rate, slope=b, scale=scale, ridge=ridge, extrapolated=not min(gaps) <= 0 <= max(gaps))
+
+
+def _distinct(rows: Iterable[Point]) -> list[Point]:
+    """One point for all of the same worth and length difference: lengths are few, resamples many."""
+    weights: dict[tuple[float, float], float] = defaultdict(float)
+    for p in rows:
+        weights[p.y, p.z] += p.weight
+    return [Point(y, z, weight) for (y, z), weight in weights.items()]
 
 
 def is_separable(rows: Sequence[Point]) -> bool:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,9 @@ STOP_SECONDS = 30.0
 DELETED = ".deleted-"
 
 
-def start(journal: Journal, text: str, *, words: Sequence[str], **facts: Any) -> subprocess.Popen[bytes]:
+def start(
+    journal: Journal, text: str, *, words: Sequence[str], environment: Mapping[str, str] | None = None, **facts: Any
+) -> subprocess.Popen[bytes]:
     """Run ``lite run --resume`` on a new run's folder, in a session of its own, its output in console.txt."""
     run = journal.run
     publish.write_text(run.recipe, text)
@@ -28,7 +30,9 @@ def start(journal: Journal, text: str, *, words: Sequence[str], **facts: Any) ->
         journal.update(state="queued", **facts)
         command = [sys.executable, "-m", "lite.cli", "run", "--resume", str(run.path.resolve()), "--quiet", *words]
         with run.console.open("ab") as out:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env={**os.environ, **(environment or {})}
+            )
         journal.update(**process.identity(child.pid))
     return child
 
