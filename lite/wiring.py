@@ -106,13 +106,16 @@ def _why_not(entry: Entry, id: Any, earlier: Mapping[str, type[Artifact]], other
 
 
 def _against(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
-    """The models that an evaluation names must be there to be evaluated."""
+    """The models that an evaluation names must be there."""
     if isinstance(entry.spec, EvaluateSpec):
         known = ("base", "p_plus", *(inputs.get("policies") or ()))
         named = {entry.place("against"): entry.spec.against}
         named |= {entry.place("judges", i, "versus"): judge.versus for i, judge in enumerate(entry.spec.judges)}
         for place, names in named.items():
             problems += [f"{place}: no model {name!r} here{hint(name, known)}" for name in names if name not in known]
+        rewards, wanted = inputs.get("reward") or (), entry.spec.labels_under
+        if wanted is not None and wanted not in rewards:
+            problems.append(f"{entry.place('labels_under')}: no reward model {wanted!r} here{hint(wanted, rewards)}")
 
 
 def _scored(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:

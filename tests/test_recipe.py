@@ -144,7 +144,7 @@ def test_all_problems_come_at_once_each_with_its_place():
           - contrast
           - reward: {epochs: "2", micro_tokens: 0, lora: {rr: 3}}
           - ppo: {bata: 3, steps: yes, lr: .inf, from: {reward: reword, rewards: reward}}
-          - evaluate: {against: [base, pppo]}
+          - evaluate: {against: [base, pppo], labels_under: rewar}
         """,
         "kl_coef=1",
         "pp.steps=2",
@@ -165,12 +165,13 @@ def test_all_problems_come_at_once_each_with_its_place():
         "stages[3].from.reward (ppo): no stage before this one has the id 'reword'; did you mean 'reward'?",
         "stages[3].from.rewards (ppo): ppo has no such input; did you mean 'reward'?",
         "stages[4].against (evaluate): no model 'pppo' here; did you mean 'ppo'?",
+        "stages[4].labels_under (evaluate): no reward model 'rewar' here; did you mean 'reward'?",
         "override kl_coef=1: no such place; did you mean 'ppo.kl_coef'?",
         "override pp.steps=2: no such place; did you mean 'ppo.steps'?",
         "override ppo.steps: write it as id.knob=value",
     ):
         assert expected in text
-    assert len(found) == 16
+    assert len(found) == 17
 
 
 @pytest.mark.parametrize(

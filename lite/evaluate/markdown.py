@@ -166,6 +166,10 @@ def _told(id: str, p: dict[str, Any]) -> list[str]:
         lines.append(f"- {id}: dropped {dropped}")
     if (right := p.get("labels")) and right["decided"]:
         lines.append(f"- {id}: the oracle prefers one of the two in {right['decided']} pairs and ties {right['tied']}")
+    if under := p.get("labels_under"):
+        lines.append(
+            f"- {id}: the labels agree with the reward model {under['reward']} in {_percent(under['accuracy'])} of {under['decided']} pairs"
+        )
     if choice := p.get("choice"):
         lines.append(
             f"- {id}: the scorer says A in {_percent(choice['says_a'])} of its choices, keeps to the same letter in {_percent(choice['same_position'])} "

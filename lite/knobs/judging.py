@@ -95,6 +95,11 @@ class EvaluateSpec(Spec):
     judges: tuple[PairwiseJudge, ...] = Field(
         default=(), description="who compares replies head to head: base, reward, length, oracle, or {kind: endpoint, endpoint: ...}"
     )
+    labels_under: str | None = Field(
+        default=None,
+        description="a stage that gives a reward model, such as one trained on human pairs: how often the labels of all pairs agree with it",
+        json_schema_extra=NAMES_STAGES,
+    )
     side_by_side: int = Field(default=8, ge=0, description="prompts whose replies the report shows")
     batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
 

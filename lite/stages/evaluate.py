@@ -10,7 +10,7 @@ from typing import Any
 
 from lite.artifacts import Evaluation, Pairs, Policy, Prompts, Reward, Round
 from lite.errors import RecipeError
-from lite.evaluate import oracle, pictures, preference, summary
+from lite.evaluate import diagnostics, oracle, pictures, preference, summary
 from lite.evaluate.markdown import render
 from lite.knobs.judging import EvaluateSpec
 from lite.model.bank import AdapterBank
@@ -56,6 +56,9 @@ def evaluate(
     known = Known({id: closed(text) for id, text in plain.items()}, scored if reward else None, judged_by_oracle)
     judged = ask_judges(spec.judges, summary.by_model(replies), known, out=out, bench=bench, bank=bank)
     report |= {"judged": judged.figures, "judges_agree": judged.agreement, "judges_used": judged.usage}
+    if spec.labels_under:
+        for id, found in _labels_under(bank, reward[spec.labels_under], pairs).items():
+            report["diagnostics"]["pair_sets"][id]["labels_under"] = {"reward": spec.labels_under, **found}
     if rounds:
         report["diagnostics"]["rounds"] = {id: found.report() for id, found in rounds.items()}
     write_rows(out / "replies.jsonl", replies)
@@ -168,13 +171,28 @@ def _report(
 
 def _rewards(bank: AdapterBank, reward: Reward, replies: list[Reply], plain: Mapping[str, str]) -> Rewards:
     """The reward of every reply to its PLAIN prompt, whatever prompt it was written under; empty replies have none."""
+    kept = [r for r in replies if r.text.strip()]
+    return dict(zip(kept, _rewards_of(bank, reward, [(plain[r.id], r.text + STOP) for r in kept]), strict=True))
+
+
+def _rewards_of(bank: AdapterBank, reward: Reward, texts: Sequence[tuple[str, str]]) -> list[float]:
+    """The reward of each prompt with its response, the stop string included."""
     bank.load(REWARD, reward.adapter)
     bank.head(REWARD).load(reward.head)
-    kept = [r for r in replies if r.text.strip()]
-    rows = [encode_row(bank.base.tokenizer, plain[r.id], r.text + STOP) for r in kept]
+    rows = [encode_row(bank.base.tokenizer, *both) for both in texts]
     rewards = reward_rows(bank, rows, role=REWARD, micro_tokens=MICRO_TOKENS).tolist()
     bank.drop(REWARD)
-    return dict(zip(kept, rewards, strict=True))
+    return rewards
+
+
+def _labels_under(bank: AdapterBank, reward: Reward, pairs: Mapping[str, Pairs]) -> dict[str, dict[str, Any]]:
+    """How often the labels of each set of pairs prefer what a reward model prefers (Yang et al. 2023 ask one of human preferences)."""
+    found = {}
+    for id, artifact in pairs.items():
+        rows = artifact.rows()
+        rewards = _rewards_of(bank, reward, [(p.prompt, text + STOP) for p in rows for text in (p.chosen, p.rejected)])
+        found[id] = diagnostics.label_accuracy([p.label for p in rows], list(zip(rewards[::2], rewards[1::2], strict=True)))
+    return found
 
 
 def reply_text(raw: str) -> str:

@@ -12,9 +12,10 @@ from lite.knobs.judging import EvaluateSpec
 from lite.knobs.ppo import PpoSpec
 from lite.knobs.training import RewardSpec
 from lite.knobs.writing import ContrastSpec, PromptsSpec
-from lite.model.encoding import encode
-from lite.model.forward import logprob_rows
+from lite.model.encoding import encode, encode_row
+from lite.model.forward import logprob_rows, reward_rows
 from lite.records import Pair, write_rows
+from lite.runs.publish import write_json
 from lite.stages.contrast import contrast
 from lite.stages.evaluate import evaluate
 from lite.stages.ppo import ppo
@@ -174,11 +175,14 @@ def test_prompts_that_are_all_too_long_are_said(asked, judged, make_bench, folde
 def test_the_report_has_every_model_and_the_same_prompts(asked, made, judged, make_bench, folder):
     policy = ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, out=folder("policy"), bench=make_bench("ppo"))
     judges = ("oracle", "reward", "length", {"kind": "base", "order": "both", "prompts": 4})
-    spec = EvaluateSpec(against=("base", "p_plus"), draws=2, max_new_tokens=64, top_p=1.0, judges=judges)
+    spec = EvaluateSpec(against=("base", "p_plus"), draws=2, max_new_tokens=64, top_p=1.0, judges=judges, labels_under="reward")
+    turned = Pairs(folder("turned"))
+    write_rows(turned.path / "pairs.jsonl", [replace(pair, label=1 - pair.label) for pair in made.rows()])
+    write_json(turned.path / "report.json", made.report())
     found = evaluate(
         spec,
         prompts=asked,
-        pairs={"contrast": made},
+        pairs={"contrast": made, "turned": turned},
         reward={"reward": judged},
         policies={"ppo": policy},
         rounds={},
@@ -197,6 +201,16 @@ def test_the_report_has_every_model_and_the_same_prompts(asked, made, judged, ma
     assert {(c["first"], c["second"]) for c in report["comparisons"]} == {("p_plus", "base"), ("ppo", "base"), ("ppo", "p_plus")}
     assert 0 <= report["reward"]["oracle_accuracy"] <= 1
     assert report["diagnostics"]["pairs"]["labels"]["decided"] > 0
+    under = {id: told["labels_under"] for id, told in report["diagnostics"]["pair_sets"].items()}
+    bank = make_bench("check").bank()
+    bank.load("check", judged.adapter)
+    bank.head("check").load(judged.head)
+    texts = [encode_row(bank.base.tokenizer, p.prompt, text + STOP) for p in made.rows() for text in (p.chosen, p.rejected)]
+    chosen, rejected = reward_rows(bank, texts, role="check", micro_tokens=512).reshape(-1, 2).unbind(1)
+    bank.drop("check")
+    assert under["contrast"]["accuracy"] == pytest.approx(float((chosen > rejected).float().mean()))
+    assert under["contrast"]["accuracy"] + under["turned"]["accuracy"] == pytest.approx(1)
+    assert under["contrast"]["decided"] == len(made.rows())
     heads = {(f["judge"], f["first"], f["second"]): f for f in report["judged"]}
     assert set(heads) == {(judge, first, "base") for judge in ("oracle", "reward", "length", "base") for first in ("p_plus", "ppo")}
     said = found.judgements()
