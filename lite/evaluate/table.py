@@ -4,16 +4,18 @@ With one seed an interval is over prompts, as the run's own report has it; with 
 drew its own prompts, pairs and trainings. Beside the figures stand the paper's findings, and whether these runs agree with them.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lite.evaluate.intervals import Estimate, seed_interval
+from lite.evaluate.intervals import seed_interval
 from lite.runs.read import Run
 
 Report = Mapping[str, Any]
 Cell = tuple[float, float, float]
 """Mean, low and high."""
+SHARE = (0.0, 1.0)
 
 
 class Finding(NamedTuple):
@@ -60,7 +62,7 @@ def _task(task: str, reports: Sequence[Report], seeds: list[int]) -> dict[str, A
         },
         "pairs": {name: _pairs([s.get(name) for s in sets]) for name in _names(sets)},
         "rewards": {name: _reward([r.get(name) for r in rewards]) for name in _names(rewards)},
-        "findings": [_checked(finding, reports) for finding in FINDINGS if task in finding.tasks],
+        "findings": [c for finding in FINDINGS if task in finding.tasks and (c := _checked(finding, reports))],
     }
 
 
@@ -70,14 +72,14 @@ def _names(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _model(found: Sequence[Report | None], against: Sequence[Report]) -> dict[str, Any]:
     return {
-        "success": _figure(found, lambda m: m.get("success"), lambda m: m.get("success_interval")),
+        "success": _figure(found, lambda m: m.get("success"), lambda m: m.get("success_interval"), within=SHARE),
         "score": _figure(found, lambda m: m.get("score"), lambda m: m.get("score_interval")),
         "kl_to_base": _figure(found, lambda m: m.get("kl_to_base")),
         "words": _figure(found, lambda m: m.get("words")),
-        "stop_rate": _figure(found, lambda m: m.get("stop_rate")),
+        "stop_rate": _figure(found, lambda m: m.get("stop_rate"), within=SHARE),
         "distinct_2": _figure(found, lambda m: (m.get("distinct") or {}).get("2")),
-        "win_rate": _figure(against, lambda c: c.get("win_rate"), lambda c: c.get("interval")),
-        "length_controlled": _figure(against, lambda c: _rate(c).get("mean"), lambda c: [_rate(c)["low"], _rate(c)["high"]]),
+        "win_rate": _figure(against, lambda c: c.get("win_rate"), lambda c: c.get("interval"), within=SHARE),
+        "length_controlled": _figure(against, lambda c: _rate(c).get("mean"), lambda c: [_rate(c)["low"], _rate(c)["high"]], within=SHARE),
     }
 
 
@@ -104,7 +106,7 @@ def _head_to_head(report: Report, first: str, second: str) -> Report:
 
 def _pairs(found: Sequence[Report | None]) -> dict[str, Any]:
     return {
-        "accuracy": _figure(found, lambda p: (p.get("labels") or {}).get("accuracy"), lambda p: p["labels"]["interval"]),
+        "accuracy": _figure(found, lambda p: (p.get("labels") or {}).get("accuracy"), lambda p: p["labels"]["interval"], within=SHARE),
         "probability": _figure(found, lambda p: (p.get("labels") or {}).get("probability")),
         "certainty": _figure(found, lambda p: (p.get("polarity") or {}).get("mean")),
         "dropped": _figure(found, lambda p: p.get("dropped_share")),
@@ -116,7 +118,7 @@ def _pairs(found: Sequence[Report | None]) -> dict[str, Any]:
 
 def _reward(found: Sequence[Report | None]) -> dict[str, Any]:
     return {
-        "accuracy": _figure(found, lambda r: r.get("oracle_accuracy"), lambda r: r.get("oracle_interval")),
+        "accuracy": _figure(found, lambda r: r.get("oracle_accuracy"), lambda r: r.get("oracle_interval"), within=SHARE),
         "probability": _figure(found, lambda r: r.get("oracle_probability")),
         "calibration_error": _figure(found, lambda r: r.get("oracle_calibration_error")),
     }
@@ -126,36 +128,35 @@ def _figure(
     found: Sequence[Report | None],
     value: Callable[[Report], float | None],
     interval: Callable[[Report], Sequence[float] | None] = lambda r: None,
+    *,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> dict[str, float | None] | None:
-    """A figure over seeds, or of a single seed with its own interval; None where no run has it."""
+    """A figure over seeds, whose interval is cut to what the figure can be; or of a single seed with its own interval; None where no run has it."""
     having = [r for r in found if r and value(r) is not None]
     if not having:
         return None
     values = [float(value(r) or 0) for r in having]
     if len(values) > 1:
-        return _plain(seed_interval(values))
+        x = seed_interval(values)
+        return {"mean": x.mean, "low": max(x.low, within[0]), "high": min(x.high, within[1])}
     low, high = interval(having[0]) or (None, None)
     return {"mean": values[0], "low": low, "high": high}
 
 
-def _plain(x: Estimate) -> dict[str, float | None]:
-    return {"mean": x.mean, "low": x.low, "high": x.high}
-
-
-def _checked(finding: Finding, reports: Sequence[Report]) -> dict[str, Any]:
-    """Whether the runs agree with a finding: with a whole interval, or not so that one could tell."""
+def _checked(finding: Finding, reports: Sequence[Report]) -> dict[str, Any] | None:
+    """Whether the runs agree with a finding: with a whole interval, or not so that one could tell. None where they did not try it."""
     chance = 0.5 if finding.what == "replies" else 0.0
     found = _win_rate(finding, reports) if finding.what == "replies" else _label_gap(finding, reports)
-    verdict = "not tried"
-    if found:
-        low, high = found["low"], found["high"]
-        verdict = "agrees" if low is not None and low > chance else "disagrees" if high is not None and high < chance else "undecided"
+    if not found:
+        return None
+    low, high = found["low"], found["high"]
+    verdict = "agrees" if low is not None and low > chance else "disagrees" if high is not None and high < chance else "undecided"
     return {"what": finding.what, "better": finding.better, "worse": finding.worse, "found": found, "verdict": verdict}
 
 
 def _win_rate(finding: Finding, reports: Sequence[Report]) -> dict[str, float | None] | None:
     met = [_head_to_head(r, finding.better, finding.worse) for r in reports]
-    return _figure([c or None for c in met], lambda c: c.get("win_rate"), lambda c: c.get("interval"))
+    return _figure([c or None for c in met], lambda c: c.get("win_rate"), lambda c: c.get("interval"), within=SHARE)
 
 
 def _label_gap(finding: Finding, reports: Sequence[Report]) -> dict[str, float | None] | None:
@@ -183,7 +184,7 @@ def markdown(summary: Mapping[str, Any], title: str) -> str:
         over = "over seeds (Student's t)" if len(found["seeds"]) > 1 else "over prompts"
         parts += [f"## {task}", f"Seeds {seeds}; intervals of 95% {over}.", _models(found["models"])]
         parts += [_pair_table(found["pairs"], found["rewards"])] if found["pairs"] else []
-        parts += [_findings(found["findings"])]
+        parts += [_findings(found["findings"])] if found["findings"] else []
     return "\n\n".join(parts) + "\n"
 
 

@@ -52,7 +52,8 @@ def test_seeds_are_summarised_with_students_t(runs):
     assert found["helpful"]["seeds"] == [17, 18, 19]
     success = found["helpful"]["models"]["rlcd.ppo"]["success"]
     assert success["mean"] == pytest.approx(0.8)
-    assert success["high"] - success["mean"] == pytest.approx(4.303 * 0.1 / 3**0.5)
+    assert success["mean"] - success["low"] == pytest.approx(4.303 * 0.1 / 3**0.5)
+    assert success["high"] == 1  # not 1.048: a share cannot be more
     one = found["harmless"]["models"]["rlcd.ppo"]["success"]
     assert one == {"mean": 0.9, "low": pytest.approx(0.85), "high": pytest.approx(0.95)}
 
@@ -65,16 +66,25 @@ def test_it_is_said_where_the_runs_agree_with_the_paper_and_where_not(runs):
     assert said["helpful"]["rlcd.contrast", "rlaif.score"] == "agrees"
     assert said["harmless"]["rlcd.ppo", "base"] == "undecided"
     assert said["harmless"]["rlcd.contrast", "rlaif.score"] == "undecided"
-    assert said["helpful"]["rlcd.ppo", "rescore.ppo"] == "not tried"
+    assert ("rlcd.ppo", "rescore.ppo") not in said["helpful"]  # not tried
     worse = summarise({"helpful": {17: report("helpful", 17, success=0.2, win=0.2, labels=(0.3, 0.6))}})["helpful"]["findings"]
-    assert {f["verdict"] for f in worse} == {"disagrees", "not tried"}
+    assert {f["verdict"] for f in worse} == {"disagrees"}
 
 
 def test_the_page_has_every_model_and_figure(runs):
     page = markdown(summarise(reports_of(runs)), "t")
-    assert "| rlcd.ppo | 0.800 (0.552 to 1.048) |" in page
+    assert "| rlcd.ppo | 0.800 (0.552 to 1.000) |" in page
     assert "| rlaif.score | 0.600 (0.600 to 0.600) |" in page
     assert "| rlcd.reward | 0.800 (0.700 to 0.900)" in page
+
+
+def test_a_recipe_that_tried_nothing_of_the_paper_is_not_held_against_it(runs):
+    plain = report("helpful", 17, success=0.8, win=0.8, labels=(0.9, 0.6))
+    plain["models"] = {"base": plain["models"]["base"], "ppo": plain["models"]["rlcd.ppo"]}
+    plain |= {"comparisons": [], "diagnostics": {"pair_sets": {"contrast": plain["diagnostics"]["pair_sets"]["rlcd.contrast"]}}}
+    summary = summarise({"helpful": {17: plain}})
+    assert summary["helpful"]["findings"] == []
+    assert "the paper" not in markdown(summary, "t")
 
 
 def test_three_values_by_hand():
