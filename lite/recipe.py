@@ -13,7 +13,7 @@ A stage's id is its kind unless ``as`` names it. Its inputs are the latest artif
 unless ``from`` names others. An override ``long.steps=40`` addresses a stage by its id. With ``rounds``, ``each_round`` and
 ``finally`` some stages are repeated (``lite.unroll``): ``r2.dpo.lr=1e-4`` changes one round, ``each_round.dpo.lr=1e-4`` all of them.
 A stage that only writes may do so with a base of its own, ``- contrast: {base: {model: huggyllama/llama-30b}}``.
-``sweep: {seed: [17, 18]}`` asks for one run per combination of its values; a loaded recipe is one of them.
+``sweep: {seed: [17, 18]}``, or ``sweep.seed=[17,18]`` on the command line, asks for one run per combination of its values; a loaded recipe is one of them.
 """
 
 import json
@@ -34,6 +34,7 @@ from lite.unroll import MOST_ROUNDS, PREVIOUS, Entry, resolve, unroll
 from lite.wiring import Wire, wire
 from lite.yamltext import hint, parse, shown
 
+SWEEP = "sweep."
 TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally", "sweep")
 SECTIONS = ("stages", "each_round", "finally")
 ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}(\.[A-Za-z0-9_-]{1,40})?")
@@ -113,10 +114,14 @@ def combinations(path: Path, overrides: Sequence[str] = ()) -> list[tuple[str, .
 
         sweep: {task: [helpful, harmless], seed: [17, 18]}      four runs
 
-    A place that is given on the command line is not swept.
+    A place that is given on the command line is not swept, and one given as ``sweep.seed=[17,18]`` is.
     """
     raw = parse(path.read_text(encoding="utf-8"), str(path))
     axes = raw.get("sweep") or {} if isinstance(raw, dict) else {}
+    asked = [text for text in overrides if text.startswith(SWEEP)]
+    overrides = [text for text in overrides if text not in asked]
+    if asked and isinstance(axes, dict):
+        axes = axes | {key.removeprefix(SWEEP): parse(value, text) for text in asked for key, _, value in [text.partition("=")]}
     if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
         raise RecipeError(str(path), [f"sweep: lists of values by place are needed, such as {{seed: [17, 18]}} (got {shown(axes)})"])
     given = {text.partition("=")[0] for text in overrides}

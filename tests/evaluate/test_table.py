@@ -99,8 +99,16 @@ def test_a_sweep_is_one_run_per_combination_and_what_is_given_is_not_swept(tmp_p
     assert recipe.combinations(file, ["prompts.test=5"])[0] == ('task="helpful"', "seed=1", "prompts.test=5")
     assert len(recipe.combinations(file)) == 4
     assert recipe.combinations(file, ["task=outline", "seed=3"]) == [("task=outline", "seed=3")]
+    assert recipe.combinations(file, ["sweep.seed=[3]", "task=outline"]) == [("seed=3", "task=outline")]
     loaded = [recipe.load(file, overrides) for overrides in recipe.combinations(file)]
     assert [(r.task, r.seed) for r in loaded] == [("helpful", 1), ("helpful", 2), ("outline", 1), ("outline", 2)]
+    file.write_text("{task: helpful, stages: [prompts]}")
+    assert recipe.combinations(file, ["sweep.seed=[1, 2]", "prompts.test=5"]) == [
+        ("seed=1", "prompts.test=5"),
+        ("seed=2", "prompts.test=5"),
+    ]
+    with pytest.raises(recipe.RecipeError, match="lists of values by place"):
+        recipe.combinations(file, ["sweep.seed=3"])
     file.write_text("{task: helpful, sweep: {seed: 3}, stages: [prompts]}")
     with pytest.raises(recipe.RecipeError, match="lists of values by place"):
         recipe.combinations(file)
