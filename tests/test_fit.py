@@ -369,6 +369,7 @@ def suggested(way: str) -> tuple[str, ...]:
         ("rlcd_helpful", 8, ("ppo.micro_tokens=65536", "evaluate.batch_rows=200")),
         ("rlcd_harmless", 4, ()),
         ("rlcd_helpful_qwen7b", 8, ()),
+        ("self_rewarding", 12, ()),
         ("rlcd_helpful_sim30b", 16, ()),  # the simulator alone is too large
         ("rlcd_helpful_sim30b", 6, ()),  # both bases are
         ("rlcd_helpful_sim30b", 24, ("base.model=huggyllama/llama-65b",)),  # the policy is
@@ -386,6 +387,23 @@ def test_a_refusal_names_at_least_three_ways_and_each_of_them_works(name, card, 
         size = re.match(r"a card with (\d+) GB", way)
         refuse(*loaded(name, *overrides, *suggested(way)), card_gib=int(size[1]) if size else card)
     assert any(f"{node.id} (" in str(refused.value) for node in nodes)
+
+
+def test_a_gate_is_judged_by_a_knob_of_its_own_group_and_its_plan_names_it():
+    gate = next(fit for fit in estimate(*loaded("self_rewarding"), card_gib=16) if fit.id == "r1.gate")
+    assert set(gate.largest) == {"batch_rows", "judging.batch_rows"}
+    assert gate.largest["judging.batch_rows"] < gate.largest["batch_rows"]  # the judge's prompts are longer
+    judged = gate.largest["judging.batch_rows"]
+    for rows, fits in ((judged, True), (judged + 1, False)):
+        changed = estimate(*loaded("self_rewarding", f"r1.gate.judging.batch_rows={rows}"), card_gib=16)
+        assert next(fit for fit in changed if fit.id == "r1.gate").fits == fits
+
+
+def test_texts_that_are_too_long_for_a_card_are_offered_to_be_cut_and_with_that_it_fits():
+    offered = next(way for way in ways(*loaded("self_rewarding"), 12) if "longer texts are cut" in way)
+    turned = suggested(offered)
+    assert any(word.startswith("r1.dpo.max_tokens=") for word in turned)
+    assert all(fit.fits for fit in estimate(*loaded("self_rewarding", *turned), card_gib=12))
 
 
 def test_what_is_asked_too_much_is_turned_down_and_the_rest_is_left_alone():

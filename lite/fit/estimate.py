@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ from lite.recipe import Recipe
 SLACK = 0.05
 """Share of what comes and goes that the allocator cannot use again."""
 MOVING = ("gradients", "activations", "kv", "logits")
-MOST = {"batch_rows": 512, "rollout_rows": 512, "micro_tokens": 65536}
-GRAIN = {"micro_tokens": 64}
+MOST = {"batch_rows": 512, "judging.batch_rows": 512, "rollout_rows": 512, "micro_tokens": 65536}
+GRAIN = {"micro_tokens": 64, "max_tokens": 64}
 """Knobs that decide how much is done at once, without changing a result: their largest values worth naming, and their grain."""
+SHORTEST = 512
+"""Tokens that a text may be cut to before another base is the better advice."""
 CARD_SIZES = (8, 12, 16, 24, 32, 48, 80, 96, 141)
 
 
@@ -106,7 +109,7 @@ def _stage(node: Node, site: Site, usable: int, card: cards.Card) -> StageFit:
     settled = _settled(node, site, usable)
     asked = demand(settled, site)
     spent = [cards.seconds(work, site.shape, site.base, card) for work in asked.work]
-    largest = {knob: _largest(node, site, node.spec, knob, usable) for knob in MOST if knob in type(node.spec).model_fields}
+    largest = {knob: _largest(node, site, node.spec, knob, usable, MOST[knob]) for knob in MOST if _has(node.spec, knob)}
     seconds = (sum(low for low, _ in spent), sum(high for _, high in spent))
     return StageFit(
         settled.id, settled.kind, _moments(settled, site, settled.spec), usable, largest, seconds, asked.disk, _otherwise(settled, site)
@@ -169,13 +172,29 @@ def _peak(node: Node, site: Site, spec: Spec, knob: str | None = None) -> int:
     return max((m.bytes for m in _moments(node, site, spec) if knob is None or knob in m.knobs), default=0)
 
 
-def _largest(node: Node, site: Site, spec: Spec, knob: str, usable: int) -> int:
-    """The highest value of a knob whose moments fit, by halving; 0 if the lowest does not."""
+def _has(spec: Spec, knob: str) -> bool:
+    """``knob`` may lie in a group: ``judging.batch_rows``."""
+    name, _, rest = knob.partition(".")
+    return name in type(spec).model_fields and (not rest or _has(getattr(spec, name), rest))
+
+
+def _value(spec: Spec, knob: str) -> Any:
+    return reduce(getattr, knob.split("."), spec)
+
+
+def _with(spec: Spec, knob: str, value: Any) -> Spec:
+    name, _, rest = knob.partition(".")
+    return spec.model_copy(update={name: _with(getattr(spec, name), rest, value) if rest else value})
+
+
+def _largest(node: Node, site: Site, spec: Spec, knob: str, usable: int, most: int) -> int:
+    """The highest value of a knob, up to ``most``, whose moments fit, by halving; 0 if the lowest does not."""
     grain = GRAIN.get(knob, 1)
-    low, high = 0, MOST[knob] // grain
+    moved = knob if knob in MOST else None
+    low, high = 0, most // grain
     while low < high:
         middle = (low + high + 1) // 2
-        if _peak(node, site, spec.model_copy(update={knob: middle * grain}), knob) <= usable:
+        if _peak(node, site, _with(spec, knob, middle * grain), moved) <= usable:
             low = middle
         else:
             high = middle - 1
@@ -193,8 +212,8 @@ def way_to_fit(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | 
         spec = _slimmed(node, site, usable)
         if spec is None:
             return None
-        changed = [k for k in type(spec).model_fields if getattr(spec, k) != getattr(node.spec, k)]
-        found += [f"{node.id}.{knob}={str(getattr(spec, knob)).lower()}" for knob in changed]
+        changed = [k for k in (*MOST, "checkpointing") if _has(spec, k) and _value(spec, k) != _value(node.spec, k)]
+        found += [f"{node.id}.{knob}={str(_value(spec, knob)).lower()}" for knob in changed]
         peak = max(peak, _peak(node, site, spec))
     return Way(tuple(found), peak)
 
@@ -202,16 +221,16 @@ def way_to_fit(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | 
 def _slimmed(node: Node, site: Site, usable: int) -> Spec | None:
     """The spec with as little at once as fits: fewer rows, shorter passes, and checkpointing before passes of under 1,024 tokens."""
     spec = node.spec
-    for knob in [knob for knob in MOST if knob in type(spec).model_fields]:
+    for knob in [knob for knob in MOST if _has(spec, knob)]:
         if _peak(node, site, spec, knob) <= usable:
             continue
-        value = _largest(node, site, spec, knob, usable)
+        value = _largest(node, site, spec, knob, usable, MOST[knob])
         if value < 1024 and knob == "micro_tokens" and not getattr(spec, "checkpointing", True):
             spec = spec.model_copy(update={"checkpointing": True})
-            value = min(getattr(spec, knob), _largest(node, site, spec, knob, usable))
+            value = min(getattr(spec, knob), _largest(node, site, spec, knob, usable, MOST[knob]))
         if value == 0:
             return None
-        spec = spec.model_copy(update={knob: value})
+        spec = _with(spec, knob, value)
     return spec if _peak(node, site, spec) <= usable else None
 
 
@@ -259,6 +278,30 @@ def _smaller_bases(
 
 
 def _other_values(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+    """What makes room and changes the results: an adapter less, or the longest texts cut."""
+    return [*_joint_value(recipe, nodes, card_gib), *_shorter_texts(recipe, nodes, card_gib)]
+
+
+def _shorter_texts(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+    """The longest texts cut in the stages that no other knob makes fit."""
+    usable = cards.usable(card_gib)
+    cut: dict[str, Node] = {}
+    for node, site in _sites(recipe, nodes):
+        if isinstance(site, Unknown) or node.kind not in DEMANDS or _slimmed(node, site, usable) or not _has(node.spec, "max_tokens"):
+            continue
+        lowest = _with(node.spec, "micro_tokens", GRAIN["micro_tokens"])
+        tokens = _largest(node, site, lowest, "max_tokens", usable, _value(node.spec, "max_tokens") - 1)
+        if tokens < SHORTEST:
+            return []
+        cut[node.id] = replace(node, spec=_with(node.spec, "max_tokens", tokens))
+    way = way_to_fit(recipe, [cut.get(node.id, node) for node in nodes], card_gib) if cut else None
+    if way is None:
+        return []
+    words = " ".join((*(f"{id}.max_tokens={_value(node.spec, 'max_tokens')}" for id, node in cut.items()), *way.overrides))
+    return [f"{words}   (peak {_gib(way.peak):.1f} GiB; longer texts are cut)"]
+
+
+def _joint_value(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
     """One adapter less: the value head on the policy's trunk, which Hydra-RLHF found worse."""
     joint = [n for n in nodes if getattr(n.spec, "value", None) == "separate"]
     changed = [replace(n, spec=n.spec.model_copy(update={"value": "joint"})) if n in joint else n for n in nodes]

@@ -49,7 +49,8 @@ def gate(spec: GateSpec, node: Node, site: Site) -> Demand:
     planted = _seed(node, site)
     replies = _written(spec, node, site, models * spec.prompts, site.longest(node), site.mean(node))
     verdicts = _judged(spec.judging, node, site, models * planted.judged * planted.responses * (spec.judging.draws + 1))
-    return Demand((*replies.moments, *verdicts.moments), (*replies.work, *verdicts.work), replies.disk + verdicts.disk)
+    moments = [m._replace(name=f"judging: {m.name}", knobs=tuple(f"judging.{knob}" for knob in m.knobs)) for m in verdicts.moments]
+    return Demand((*replies.moments, *moments), (*replies.work, *verdicts.work), replies.disk + verdicts.disk)
 
 
 def _seed(node: Node, site: Site) -> SeedSpec:
