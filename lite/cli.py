@@ -189,9 +189,11 @@ def plan_command(
         statuses = compare(plan(loaded), old.stages() if old else ())
         _print_plan(statuses, loaded, old, as_json, card)
         if card:
-            from lite.fit.estimate import refuse
+            from lite.fit.estimate import estimate, refuse, refuse_unknown
 
-            refuse(loaded, [status.node for status in statuses], card_gib=card, only=launch.to_run(statuses))
+            nodes = [status.node for status in statuses]
+            refuse(loaded, nodes, card_gib=card, only=launch.to_run(statuses))
+            refuse_unknown(estimate(loaded, nodes, card_gib=card))
 
 
 def _print_plan(

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from lite import plan
 from lite.runs.env import cache_folder, cores, version_of
+from lite.sources import reach
 
 DISTRIBUTION = "lite-align"
 GIB = 2**30
@@ -63,12 +64,7 @@ def checks(runs: Path) -> Iterator[Check]:
     yield from _compute()
     yield _tiny_base()
     yield _login()
-    offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "TRUE")
-    yield Check(
-        "network",
-        "green",
-        "offline mode is on: only cached models are used" if offline else "online mode: cached models first; --offline switches it off",
-    )
+    yield _network()
     yield Check("telemetry", "green", "off: lite sends nothing, and switches off what the libraries would send")
 
 
@@ -180,6 +176,17 @@ def _login() -> Check:
     if get_token():
         return Check("hub login", "green", "a token is there")
     return Check("hub login", "amber", "no token", "fine for open models; `hf auth login` for gated ones such as Llama")
+
+
+def _network() -> Check:
+    """One question to the Hub; none where it is to be left alone."""
+    if reach.offline():
+        return Check("network", "green", "offline mode is on: only cached models are used, nobody was asked")
+    trouble = reach.trouble()
+    if trouble is None:
+        return Check("network", "green", "the Hub answers; what is cached is taken without asking it")
+    fix = "fine for what is cached; else look at the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror"
+    return Check("network", "amber", f"the Hub is out of reach ({trouble})", fix)
 
 
 def _probe() -> dict[str, Any]:

@@ -171,6 +171,7 @@ def execute(
     screen, tools = screen or Screen(), tools or Tools()
     nodes = _settled(recipe, plan(recipe))
     journal = Journal(resume.folder, resume.facts) if resume else Journal.create(runs, label or recipe.name)
+    times = {name: resume.facts.get(name) for name in ("resumed", "finished")} if resume and resume.state == "done" else {}
     with journal.held(), _library_logs(journal):
         tools.holds(str(journal.run.path))
         _begin(journal, recipe, nodes, text, overrides, label)
@@ -178,7 +179,8 @@ def execute(
         records = [*(resume.stages() if resume else ()), *(from_run.stages() if from_run else ())]
         try:
             statuses = select(compare(nodes, records), None, until)
-            if any(status.state == "run" for status in statuses):  # an earlier report is no longer this run's
+            if any(status.state == "run" for status in statuses):  # an earlier report and end are no longer this run's
+                times = {}
                 journal.run.report_md.unlink(missing_ok=True)
                 journal.run.report_json.unlink(missing_ok=True)
             artifacts = _stages(recipe, nodes, statuses, journal, screen, tools)
@@ -192,7 +194,7 @@ def execute(
             return _end(journal, "diverged", e.exit_code, str(e))
         except LiteError as e:
             return _end(journal, "failed", e.exit_code, str(e))
-        return _end(journal, "done", 0, None)
+        return _end(journal, "done", 0, None, **times)
 
 
 def _settled(recipe: Recipe, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -227,11 +229,12 @@ def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, o
     journal.event("run started", pid=os.getpid())
 
 
-def _end(journal: Journal, state: str, exit_code: int, error: str | None) -> Outcome:
+def _end(journal: Journal, state: str, exit_code: int, error: str | None, **times: str | None) -> Outcome:
     try:
         if error:
             journal.log(error)
-        journal.update(state=state, exit_code=exit_code, error=clean(error) if error else None, finished=now(), progress=None)
+        facts = {"exit_code": exit_code, "error": clean(error) if error else None, "finished": now(), "progress": None}
+        journal.update(state=state, **facts | times)
         journal.event(f"run {state}", exit_code=exit_code)
     except OSError as e:  # a full disk takes no last words either; the run is then seen as interrupted
         error = f"{error or f'the run is {state}'} (and its state could not be written: {e.strerror})"

@@ -11,7 +11,8 @@ import typer
 
 from lite import recipe, tables
 from lite.errors import PreconditionError, RecipeError
-from lite.runs import control, read
+from lite.runs import control, env, read
+from lite.runs.control import Waste
 from lite.runs.publish import dumps
 from lite.terminal import RUNS, Json, Runs, say, told
 
@@ -109,13 +110,16 @@ def rm(
 
 def gc(
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="also what unfinished runs would go on from")] = False,
+    copies: Annotated[bool, typer.Option("--copies", help="also the 4-bit copies of bases; `--cache-4bit` makes them again")] = False,
     yes: Yes = False,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
     """Free the space of what no run needs any more; results are never touched."""
     with told():
+        kept = [(Waste(path, f"4-bit copy of {base}"), control.size(path)) for path, base in env.copies().items()]
         found = [(item, control.size(item.path)) for item in control.waste(runs, read.all_runs(runs), checkpoints=checkpoints)]
+        found += kept if copies else []
         for item, _ in found if yes else ():
             control.delete(item.path)
         total = sum(n for _, n in found)
@@ -126,6 +130,10 @@ def gc(
         for item, n in found:
             print(f"{tables.bytes_text(n)}  {item.path}  ({item.why})")
         say(f"{tables.bytes_text(total)} {'freed' if yes else 'can be freed; --yes frees it'}")
+        if kept and not copies:
+            say(
+                f"{tables.bytes_text(sum(n for _, n in kept))} more are 4-bit copies of bases in {env.copies_folder()}; --copies has them too"
+            )
 
 
 def cp(

@@ -122,6 +122,16 @@ def test_resuming_a_finished_run_repeats_nothing(fakes):
     assert {path: path.stat().st_mtime_ns for path in run.folder.path.glob("stages/*/out/*")} == before
 
 
+def test_a_finished_run_that_is_looked_at_again_keeps_its_times(fakes):
+    run = fakes.go().run
+    times = {"resumed": None, "finished": "2026-01-01T00:00:00Z"}
+    for again, expected in (((), times), (("ppo.lr=0.5",), None)):
+        old = read.open_run(run.folder.path)
+        facts = fakes.go(*again, resume=replace(old, facts=old.facts | times)).run.facts
+        assert facts["state"] == "done"
+        assert ({name: facts[name] for name in times} == times) == bool(expected)
+
+
 def test_resuming_after_a_failure_runs_what_is_left(fakes):
     fakes.stages.fail["ppo"] = ZeroDivisionError("by zero")
     failed = fakes.go()

@@ -16,7 +16,7 @@ from lite.contracts import CONTRACTS
 from lite.errors import PreconditionError
 from lite.fit import cards, preflight, shape, show, sizes
 from lite.fit.demand import Decode, Pass
-from lite.fit.estimate import MOVING, SLACK, download, estimate, refuse, settle, way_to_fit, ways
+from lite.fit.estimate import MOVING, SLACK, copies, download, estimate, refuse, refuse_unknown, settle, way_to_fit, ways
 from lite.fit.loop import DEMANDS
 from lite.fit.shape import Unknown, from_config, known_models, shape_of
 from lite.knobs import BaseSpec
@@ -341,6 +341,10 @@ def test_an_unknown_base_is_no_refusal():
     refuse(found, nodes, card_gib=8)
     assert "not known until the config of some/stranger can be read" in show.text(found, fits, 8)
     assert show.to_json(found, fits, 8)["fits"] is None
+    assert "disk: not known for the run" in show.text(found, fits, 8)
+    with pytest.raises(PreconditionError, match="contrast, reward, ppo, evaluate: not known until the config of some/stranger"):
+        refuse_unknown(fits)
+    refuse_unknown(estimate(*loaded("rlcd_helpful"), card_gib=8))
 
 
 def test_the_tiny_base_fits_every_card():
@@ -476,16 +480,31 @@ def test_too_little_disk_is_refused_with_a_fifth_to_spare(tmp_path, monkeypatch)
     need = sum(fit.disk for fit in estimate(found, nodes, card_gib=8))
     fetched = download(found)
     assert fetched == 2 * known("huggyllama/llama-7b").parameters
-    free = {"free": int(1.2 * need) + 1}
+    free = {"free": int(1.2 * (need + fetched)) - 1}
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(**free))
-    with pytest.raises(PreconditionError, match="HF_HOME"):  # the run would go in, the base would not
-        preflight.refuse_disk(found, nodes, runs=tmp_path / "not" / "yet", only=ids)
-    free["free"] = int(1.2 * need) - 1
-    with pytest.raises(PreconditionError, match="--runs"):
+    with pytest.raises(PreconditionError, match=r"GiB under .*not/yet and 12\.6 GiB under .*\(--runs, HF_HOME\)"):  # each alone would go in
         preflight.refuse_disk(found, nodes, runs=tmp_path / "not" / "yet", only=ids)
     preflight.refuse_disk(found, nodes, runs=tmp_path, only=[])
-    free["free"] = int(1.2 * fetched) + 1
+    free["free"] += 2
     preflight.refuse_disk(found, nodes, runs=tmp_path, only=ids)
+
+
+def test_a_4_bit_copy_is_counted_unless_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("LITE_CACHE", str(tmp_path))
+    found, nodes = loaded("rlcd_helpful", "base.cache_4bit=true")
+    llama = known("huggyllama/llama-7b")
+    assert copies(found) == sizes.base_weights(llama, BASE) + sizes.embeddings(llama, BASE)
+    assert copies(loaded("rlcd_helpful")[0]) == copies(found, ["prompts"]) == 0
+    assert "GiB for the 4-bit copy" in show.text(found, estimate(found, nodes, card_gib=8), 8)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    with pytest.raises(PreconditionError, match=r"3\.6 GiB under .*LITE_CACHE"):
+        preflight.refuse_disk(found, nodes, runs=tmp_path, only=[node.id for node in nodes])
+    copy = tmp_path / "4bit" / "0123"
+    copy.mkdir(parents=True)
+    (copy / "copy.json").write_text('{"base": "/hub/models--huggyllama--llama-13b/snapshots/abc"}')
+    assert copies(found) > 0
+    (copy / "copy.json").write_text('{"base": "/hub/models--huggyllama--llama-7b/snapshots/abc"}')
+    assert copies(found) == 0
 
 
 def test_every_base_is_fetched_once_and_only_for_the_stages_that_run():

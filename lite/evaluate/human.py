@@ -169,7 +169,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as e:
-        raise ArtifactError(f"{path}: cannot be read ({e.strerror})") from e
+        raise RecipeError(str(path), [f"cannot be read ({e.strerror}); name the sheet that was filled in"]) from e
     except UnicodeDecodeError as e:
         raise RecipeError(str(path), ["not UTF-8: save it as 'CSV UTF-8'"]) from e
     header = text.partition("\n")[0].replace('"', "")

@@ -1,16 +1,19 @@
-"""What a run asks of this machine, checked before anything is loaded: the GPU's memory, and free space for the run and the base."""
+"""What a run asks of this machine, checked before anything is loaded: the GPU's memory, free space, and offline all that is of the Hub."""
 
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lite.errors import PreconditionError
-from lite.fit import cards, sizes
-from lite.fit.estimate import download, estimate, refuse
+from lite.fit import cards, offline, sizes
+from lite.fit.estimate import copies, download, estimate, refuse
 from lite.fit.shape import Shape, hub_cache, shape_of
 from lite.knobs import base_of
 from lite.plan import Node
 from lite.recipe import Recipe
+from lite.runs import env
+from lite.sources import reach
 
 MARGIN = 1.2
 """Free space asked for over the estimate."""
@@ -22,6 +25,8 @@ CPU_WEIGHTS = 1e9
 def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
     """Raise :class:`PreconditionError` if the stages named in ``only`` cannot be run here. What cannot be estimated is let through."""
     on_card = [node.id for node in nodes if node.id in only and base_of(node.spec, recipe.base).device != "cpu"]
+    if reach.offline():
+        offline.refuse_missing(recipe, nodes, only=only)
     card = cards.this_card() if on_card else None
     if card is not None:
         refuse(recipe, nodes, card_gib=card, only=on_card)
@@ -44,15 +49,34 @@ def refuse_cpu(recipe: Recipe, nodes: Sequence[Node], *, only: Collection[str]) 
             )
 
 
+class Need(NamedTuple):
+    folder: Path
+    bytes: int
+    moved_by: str
+
+    @property
+    def there(self) -> Path:
+        """The folder, or what there is of the way to it."""
+        return next(place for place in (self.folder.resolve(), *self.folder.resolve().parents) if place.exists())
+
+
 def refuse_disk(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
+    """Refuse what a disk has too little free space for; what goes to the same disk is added up."""
     fits = [fit for fit in estimate(recipe, nodes, card_gib=ANY_CARD) if fit.id in only]
-    needs = {runs: sum(fit.disk for fit in fits), hub_cache(): download(recipe, only)}
-    for folder, need in needs.items():
-        there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.exists())
-        free = shutil.disk_usage(there).free
-        if need and free < MARGIN * need:
+    needs = [
+        Need(runs, sum(fit.disk for fit in fits), "--runs"),
+        Need(hub_cache(), download(recipe, only), "HF_HOME"),
+        Need(env.copies_folder(), copies(recipe, only), "LITE_CACHE"),
+    ]
+    by_disk: dict[int, list[Need]] = {}
+    for need in needs:
+        if need.bytes:
+            by_disk.setdefault(need.there.stat().st_dev, []).append(need)
+    for group in by_disk.values():
+        total, free = sum(need.bytes for need in group), shutil.disk_usage(group[0].there).free
+        if free < MARGIN * total:
+            what = " and ".join(f"{need.bytes / sizes.GIB:.1f} GiB under {need.folder}" for need in group)
             raise PreconditionError(
-                f"{recipe.name} writes about {need / sizes.GIB:.1f} GiB under {folder}, where {free / sizes.GIB:.1f} GiB are free "
-                f"({MARGIN:g} times the estimate is asked for): free some space, or choose another disk "
-                f"({'--runs' if folder == runs else 'HF_HOME'})"
+                f"{recipe.name} writes about {what}, where {free / sizes.GIB:.1f} GiB are free ({MARGIN:g} times the estimate is asked for): "
+                f"free some space, or choose another disk ({', '.join(need.moved_by for need in group)})"
             )

@@ -24,7 +24,7 @@ COLUMNS = {
 def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
     """Two tables, GiB moment by moment and what follows from it, and what the figures rest on."""
     card = cards.class_of(card_gib)
-    fetched = estimate.download(recipe)
+    fetched, copied = estimate.download(recipe), estimate.copies(recipe)
     what = "the base" if len(estimate.bases(recipe)) == 1 else "the bases"
     known = [fit for fit in fits if not fit.unknown]
     reasons = dict.fromkeys(fit.unknown for fit in fits if fit.unknown)
@@ -33,7 +33,9 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
         _stages(fits, card),
         "\n".join(f"no estimate: {reason}" for reason in reasons),
         _bases(recipe),
-        f"disk: {_gib(sum(fit.disk for fit in fits))} GiB for the run" + (f", {_gib(fetched)} GiB to fetch {what}" if fetched else ""),
+        f"disk: {_disk(fits)} for the run"
+        + (f", {_gib(fetched)} GiB to fetch {what}" if fetched else "")
+        + (f", {_gib(copied)} GiB for the 4-bit copy" if copied else ""),
         _basis(card_gib, card),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -65,10 +67,20 @@ def _stages(fits: Sequence[StageFit], card: cards.Card) -> str:
     for fit in fits:
         verdict = "not known" if fit.unknown else "-" if not fit.moments else "yes" if fit.fits else "NO"
         largest = " ".join(f"{knob}={value}" if value else f"{knob}: none" for knob, value in fit.largest.items())
-        rows.append((fit.id, _gib(fit.peak) if fit.moments else "-", verdict, largest or "-", span(fit.seconds), _gib(fit.disk)))
+        disk = "-" if fit.unknown else _gib(fit.disk)
+        rows.append((fit.id, _gib(fit.peak) if fit.moments else "-", verdict, largest or "-", span(fit.seconds), disk))
     total = (sum(fit.seconds[0] for fit in fits), sum(fit.seconds[1] for fit in fits))
-    rows.append(("all", _gib(max((fit.peak for fit in fits), default=0)), "", "", span(total), _gib(sum(fit.disk for fit in fits))))
+    known = not any(fit.unknown for fit in fits)
+    peak, disk = max((fit.peak for fit in fits), default=0), sum(fit.disk for fit in fits)
+    rows.append(("all", _gib(peak), "", "", span(total), _gib(disk)) if known else ("all", "-", "not known", "", "-", "-"))
     return tables.text(("stage", "peak GiB", "fits", "largest that fit", f"time on one {card.name}", "disk GiB"), rows)
+
+
+def _disk(fits: Sequence[StageFit]) -> str:
+    known = [fit.disk for fit in fits if not fit.unknown]
+    if len(known) == len(fits):
+        return f"{_gib(sum(known))} GiB"
+    return f"at least {_gib(sum(known))} GiB" if sum(known) else "not known"
 
 
 def _basis(card_gib: float, card: cards.Card) -> str:
@@ -102,5 +114,6 @@ def to_json(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> dict[s
         "time_on": card.name,
         "fits": None if any(fit.unknown for fit in fits) else all(fit.fits for fit in fits),
         "download_gib": round(estimate.download(recipe) / sizes.GIB, 2),
+        "copies_gib": round(estimate.copies(recipe) / sizes.GIB, 2),
         "stages": [fit.to_json() for fit in fits],
     }

@@ -65,7 +65,7 @@ def load_base(spec: BaseSpec) -> Base:
             spec.model,
             spec.revision,
             f"base.model: {spec.model!r} could not be loaded",
-            "give a folder, a Hub id that is cached or reachable, or `tiny`",
+            "give a folder, or a Hub id that is cached or reachable",
         )
     place = str(cached or source)
     # A folder never asks the Hub anything; code that comes with a model is never run, nor asked about.
@@ -83,7 +83,7 @@ def load_base(spec: BaseSpec) -> Base:
     except PreconditionError:
         raise
     except (OSError, ValueError, SafetensorError) as e:
-        hint = "is the folder complete?" if is_folder else "give a folder, a Hub id that is cached or reachable, or `tiny`"
+        hint = "is the folder complete?" if is_folder else "give a folder, or a Hub id that is cached or reachable"
         raise PreconditionError(f"base.model: {spec.model!r} could not be loaded: {_first_line(e)} ({hint})") from e
     except torch.OutOfMemoryError as e:
         raise PreconditionError(

@@ -17,10 +17,9 @@ import torch
 from transformers import PreTrainedModel
 
 from lite.runs import publish
-from lite.runs.env import cache_folder
+from lite.runs.env import COPY, copies_folder
 from lite.runs.journal import try_lock
 
-MANIFEST = "copy.json"
 FORMAT = 1
 QUANTISERS = ("torch", "transformers", "bitsandbytes")
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def place(source: str, commit: str | None, *, dtype: torch.dtype, device: torch.
         "device": device.type,
         "versions": {name: metadata.version(name) for name in QUANTISERS},
     }
-    return cache_folder() / "4bit" / hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:24]
+    return copies_folder() / hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def sound(copy: Path) -> bool:
@@ -51,12 +50,12 @@ def sound(copy: Path) -> bool:
     if not copy.is_dir():
         return False
     try:
-        expected = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))["files"]
+        expected = json.loads((copy / COPY).read_text(encoding="utf-8"))["files"]
         found = publish.digests(copy)
     except (OSError, ValueError, KeyError, TypeError) as e:
         discard(copy, f"{type(e).__name__}: {e}")
         return False
-    found.pop(MANIFEST)
+    found.pop(COPY)
     if found != expected:
         odd = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         discard(copy, f"{', '.join(odd)} not as written")
@@ -82,7 +81,7 @@ def store(model: PreTrainedModel, copy: Path) -> None:
                 return
             with publish.folder(copy) as scratch:
                 model.save_pretrained(scratch, max_shard_size="2GB")
-                publish.write_json(scratch / MANIFEST, _manifest(model, publish.digests(scratch)))
+                publish.write_json(scratch / COPY, _manifest(model, publish.digests(scratch)))
         log.info("a 4-bit copy for the next start: %s", copy)
     except OSError as e:
         log.warning("no 4-bit copy: %s could not be written (%s)", copy, e)

@@ -21,6 +21,9 @@ from lite.objectives.masks import row_sums, scatter_kept
 
 Scorer = TypeVar("Scorer", bound=Callable[..., Any])
 
+Pause = Callable[[], None]
+"""Asked before every pass; what it raises ends the work."""
+
 HEAD_CHUNK = 256
 """Positions per slice of the output head: 256 x 32k vocabulary x 4 bytes = 32 MiB."""
 
@@ -113,6 +116,9 @@ def response_rewards(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:
     return row_sums(head(_at(hidden, own)), batch.keep) / batch.keep.sum(-1)
 
 
+def nothing() -> None: ...
+
+
 def in_pieces_that_fit(score: Scorer) -> Scorer:
     """A scoring function of (bank, rows, micro_tokens=...) that begins again with shorter passes when memory runs out."""
 
@@ -155,10 +161,11 @@ def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: st
 
 @in_pieces_that_fit
 @torch.no_grad()
-def reward_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str, micro_tokens: int) -> Tensor:
+def reward_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str, micro_tokens: int, pause: Pause = nothing) -> Tensor:
     """(N,) rewards of one adapter alone."""
     rewards = torch.zeros(len(rows), device=bank.base.device)
     for group in micro_batches([len(r) for r in rows], tokens=micro_tokens):
+        pause()
         batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
         with bank.using(role) as trunk:
             rewards[torch.tensor(group, device=rewards.device)] = response_rewards(hidden_states(trunk, batch), bank.head(role), batch)
@@ -167,10 +174,13 @@ def reward_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str, micro_toke
 
 @in_pieces_that_fit
 @torch.no_grad()
-def logprob_rows(bank: AdapterBank, rows: Sequence[Row], *, role: str | None, temperature: float, micro_tokens: int) -> Tensor:
+def logprob_rows(
+    bank: AdapterBank, rows: Sequence[Row], *, role: str | None, temperature: float, micro_tokens: int, pause: Pause = nothing
+) -> Tensor:
     """(N, R) log-probs of the responses under one role."""
     logp = torch.zeros(len(rows), max(len(r.response) for r in rows), device=bank.base.device)
     for group in micro_batches([len(r) for r in rows], tokens=micro_tokens):
+        pause()
         batch = collate([rows[i] for i in group], pad_id=bank.base.pad_id, device=bank.base.device)
         with bank.using(role) as trunk:
             found = response_logprobs(hidden_states(trunk, batch), bank.vocabulary, batch, temperature=temperature)

@@ -12,6 +12,7 @@ from lite.sources.ranked import Question, ranked
 from lite.text.dialogue import has_tag
 
 REPOS = {"oasst1": "OpenAssistant/oasst1", "oasst2": "OpenAssistant/oasst2"}
+FILES = "data/*"
 SPLITS = ("train", "validation")
 COLUMNS = ("message_id", "parent_id", "role", "lang", "text", "rank", "deleted")
 LANGUAGE = "en"
@@ -29,7 +30,7 @@ def load(name: str, revision: str | None) -> Loaded:
     """The messages of ``oasst1`` or ``oasst2``; a :class:`PreconditionError` if they cannot be had."""
     repo = REPOS[name]
     what = f"dataset {repo} (revision {revision or 'main'}) cannot be had"
-    folder = hub.fetch(repo, "data/*", revision, what, copy="seed.source=FILE.jsonl and prompts.source=FILE.jsonl with rows of your own")
+    folder = hub.fetch(repo, FILES, revision, what, copy="seed.source=FILE.jsonl and prompts.source=FILE.jsonl with rows of your own")
     tables = hub.read_tables(folder, "data", SPLITS, what)
     return Loaded(repo, folder.name, [row for split in SPLITS for row in tables[split].select_columns(list(COLUMNS))])
 

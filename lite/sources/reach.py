@@ -13,6 +13,12 @@ SECONDS = 4.0
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
+def offline() -> bool:
+    import huggingface_hub
+
+    return huggingface_hub.is_offline_mode()
+
+
 def snapshot(repo: str, revision: str | None, kind: Literal["model", "dataset"] = "dataset") -> Path | None:
     """The folder of a repository in the cache, at the commit that the revision meant when it was fetched; None if there is none."""
     import huggingface_hub
@@ -39,13 +45,35 @@ def model_folder(model: str, revision: str | None) -> Path | None:
     return folder if all((folder / part).is_file() for part in parts) else None
 
 
+def trouble() -> str | None:
+    """Why the Hub is out of reach; None if it answers. Told within ``SECONDS``: looking a name up may take minutes, so a thread does it."""
+    import threading
+
+    import httpx
+    from huggingface_hub import constants
+
+    found = [f"no answer within {SECONDS:.0f} s"]
+
+    def look() -> None:
+        try:
+            answer = httpx.head(constants.ENDPOINT, timeout=SECONDS)
+            found[0] = "" if answer.status_code < 500 else f"it answers {answer.status_code}"
+        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as e:
+            found[0] = _first_line(e)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    return found[0] or None
+
+
 def ask(model: str, revision: str | None, what: str, instead: str) -> None:
     """One question to the Hub; a :class:`PreconditionError` tells within seconds why ``what`` cannot be had, and what to do ``instead``."""
     import huggingface_hub
     from httpx import HTTPError
     from huggingface_hub import errors
 
-    if huggingface_hub.is_offline_mode():
+    if offline():
         raise PreconditionError(
             f"{what}: offline, and it is not in the cache; run once with the Hub in reach and without --offline, or {instead}"
         )
@@ -59,5 +87,8 @@ def ask(model: str, revision: str | None, what: str, instead: str) -> None:
             f"terms at https://huggingface.co/{model} if it has any"
         ) from e
     except (OSError, HTTPError) as e:
-        why = (str(e).splitlines() or [type(e).__name__])[0].rstrip(".")
-        raise PreconditionError(f"{what}: not in the cache, and the Hub is out of reach ({why}); {instead}") from e
+        raise PreconditionError(f"{what}: not in the cache, and the Hub is out of reach ({_first_line(e)}); {instead}") from e
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

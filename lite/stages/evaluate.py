@@ -52,12 +52,12 @@ def evaluate(
     if judged_by_oracle:
         replies = oracle.judge(replies, by_id)
     plain = {row.id: plain_prompt(row.turns, lead=bench.task.lead) for row in rows}
-    report, scored = _report(replies, kl, judged_by_oracle, pairs=pairs, reward=reward, bank=bank, plain=plain)
+    report, scored = _report(replies, kl, judged_by_oracle, pairs=pairs, reward=reward, bank=bank, plain=plain, bench=bench)
     known = Known({id: closed(text) for id, text in plain.items()}, scored if reward else None, judged_by_oracle)
     judged = ask_judges(spec.judges, summary.by_model(replies), known, out=out, bench=bench, bank=bank)
     report |= {"judged": judged.figures, "judges_agree": judged.agreement, "judges_used": judged.usage}
     if spec.labels_under:
-        for id, found in _labels_under(bank, reward[spec.labels_under], pairs).items():
+        for id, found in _labels_under(bank, reward[spec.labels_under], pairs, bench).items():
             report["diagnostics"]["pair_sets"][id]["labels_under"] = {"reward": spec.labels_under, **found}
     if rounds:
         report["diagnostics"]["rounds"] = {id: found.report() for id, found in rounds.items()}
@@ -107,7 +107,7 @@ def _replies(
                     for row, text, g in zip(rows, texts, found, strict=True)
                 ]
                 if role and draw == 0:
-                    kl[model] = _kl(bank, role, [Row(p, g.ids) for p, g in zip(ids, found, strict=True)])
+                    kl[model] = _kl(bank, role, [Row(p, g.ids) for p, g in zip(ids, found, strict=True)], bench)
             if role:
                 bank.drop(role)
     return replies, kl
@@ -128,9 +128,11 @@ def _prompt(row: Prompt, model: str, bench: Bench) -> str:
     return plain_prompt(row.turns, lead=bench.task.lead)
 
 
-def _kl(bank: AdapterBank, role: str, rows: Sequence[Row]) -> float:
+def _kl(bank: AdapterBank, role: str, rows: Sequence[Row], bench: Bench) -> float:
     """Mean over replies of log p_policy - log p_base, in nats: the KL to the base where replies are drawn from the whole distribution."""
-    ours, base = (logprob_rows(bank, rows, role=r, temperature=1.0, micro_tokens=MICRO_TOKENS).sum(1) for r in (role, None))
+    ours, base = (
+        logprob_rows(bank, rows, role=r, temperature=1.0, micro_tokens=MICRO_TOKENS, pause=bench.pause).sum(1) for r in (role, None)
+    )
     return float((ours - base).mean())
 
 
@@ -143,6 +145,7 @@ def _report(
     reward: Mapping[str, Reward],
     bank: AdapterBank,
     plain: Mapping[str, str],
+    bench: Bench,
 ) -> tuple[dict[str, Any], Rewards]:
     """The report, and the last reward model's reward of every reply."""
     groups = summary.by_model(replies)
@@ -151,7 +154,7 @@ def _report(
     scored: Rewards = {}
     for id, artifact in reward.items():
         last = id == list(reward)[-1]
-        scored = _rewards(bank, artifact, replies if last else groups[BASE], plain)
+        scored = _rewards(bank, artifact, replies if last else groups[BASE], plain, bench)
         found[id] = artifact.report() | (_against_oracle(groups[BASE], scored) if judged else {})
     if scored:
         for model, rows in groups.items():
@@ -169,28 +172,28 @@ def _report(
     }, scored
 
 
-def _rewards(bank: AdapterBank, reward: Reward, replies: list[Reply], plain: Mapping[str, str]) -> Rewards:
+def _rewards(bank: AdapterBank, reward: Reward, replies: list[Reply], plain: Mapping[str, str], bench: Bench) -> Rewards:
     """The reward of every reply to its PLAIN prompt, whatever prompt it was written under; empty replies have none."""
     kept = [r for r in replies if r.text.strip()]
-    return dict(zip(kept, _rewards_of(bank, reward, [(plain[r.id], r.text + STOP) for r in kept]), strict=True))
+    return dict(zip(kept, _rewards_of(bank, reward, [(plain[r.id], r.text + STOP) for r in kept], bench), strict=True))
 
 
-def _rewards_of(bank: AdapterBank, reward: Reward, texts: Sequence[tuple[str, str]]) -> list[float]:
+def _rewards_of(bank: AdapterBank, reward: Reward, texts: Sequence[tuple[str, str]], bench: Bench) -> list[float]:
     """The reward of each prompt with its response, the stop string included."""
     bank.load(REWARD, reward.adapter)
     bank.head(REWARD).load(reward.head)
     rows = [encode_row(bank.base.tokenizer, *both) for both in texts]
-    rewards = reward_rows(bank, rows, role=REWARD, micro_tokens=MICRO_TOKENS).tolist()
+    rewards = reward_rows(bank, rows, role=REWARD, micro_tokens=MICRO_TOKENS, pause=bench.pause).tolist()
     bank.drop(REWARD)
     return rewards
 
 
-def _labels_under(bank: AdapterBank, reward: Reward, pairs: Mapping[str, Pairs]) -> dict[str, dict[str, Any]]:
+def _labels_under(bank: AdapterBank, reward: Reward, pairs: Mapping[str, Pairs], bench: Bench) -> dict[str, dict[str, Any]]:
     """How often the labels of each set of pairs prefer what a reward model prefers (Yang et al. 2023 ask one of human preferences)."""
     found = {}
     for id, artifact in pairs.items():
         rows = artifact.rows()
-        rewards = _rewards_of(bank, reward, [(p.prompt, text + STOP) for p in rows for text in (p.chosen, p.rejected)])
+        rewards = _rewards_of(bank, reward, [(p.prompt, text + STOP) for p in rows for text in (p.chosen, p.rejected)], bench)
         found[id] = diagnostics.label_accuracy([p.label for p in rows], list(zip(rewards[::2], rewards[1::2], strict=True)))
     return found
 

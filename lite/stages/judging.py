@@ -85,10 +85,10 @@ def _seats(spec: PairwiseJudge, groups: Groups, known: Known, bench: Bench, bank
         forms = tuple(map(questions.form, spec.forms)) if spec.forms else questions.forms_of(bench.task)
         for form in forms:
             if spec.kind == "base":
-                yield _Seat(ChoiceJudge("base", form, lambda prompts: _letters(prompts, bank)), form, form == forms[0])
+                yield _Seat(ChoiceJudge("base", form, lambda prompts: _letters(prompts, bank, bench)), form, form == forms[0])
             else:
                 chat = _chat(spec, bench)
-                yield _Seat(EndpointJudge(chat, form), form, form == forms[0], chat)
+                yield _Seat(EndpointJudge(chat, form, done=lambda _: bench.pause()), form, form == forms[0], chat)
 
 
 def _scores(spec: PairwiseJudge, groups: Groups, known: Known) -> Scores:
@@ -102,8 +102,9 @@ def _scores(spec: PairwiseJudge, groups: Groups, known: Known) -> Scores:
     return {(known.dialogues[r.id], r.text.strip()): known.rewards.get(r) for r in replies}
 
 
-def _letters(prompts: Sequence[str], bank: AdapterBank) -> list[tuple[float, float]]:
-    return [(found.a, found.b) for found in letter_logprobs(bank, [encode_choice(bank.base.tokenizer, prompt) for prompt in prompts])]
+def _letters(prompts: Sequence[str], bank: AdapterBank, bench: Bench) -> list[tuple[float, float]]:
+    asked = [encode_choice(bank.base.tokenizer, prompt) for prompt in prompts]
+    return [(found.a, found.b) for found in letter_logprobs(bank, asked, done=lambda _: bench.pause())]
 
 
 def _chat(spec: PairwiseJudge, bench: Bench) -> Chat:

@@ -18,7 +18,7 @@ from lite.errors import ArtifactError
 from lite.knobs.training import RewardSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row, encode_row
-from lite.model.forward import collate, hidden_states, micro_batches, response_rewards, reward_rows
+from lite.model.forward import Pause, collate, hidden_states, micro_batches, nothing, response_rewards, reward_rows
 from lite.model.memory import TRAIN
 from lite.model.optim import LossScale, adamw, clip_and_check, set_rate, warmup_cosine
 from lite.model.state import load_state, save_state
@@ -61,7 +61,7 @@ def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward
         return [Encoded(row(p, p.chosen), row(p, p.rejected), p.label) for p in kept]
 
     _train(spec, encoded([p for p in rows if p.id not in held_out]), bank, bench)
-    measured = measure(bank, encoded([p for p in rows if p.id in held_out]), micro_tokens=spec.micro_tokens)
+    measured = measure(bank, encoded([p for p in rows if p.id in held_out]), micro_tokens=spec.micro_tokens, pause=bench.pause)
     bank.checkpointing(False)
     bank.save(ROLE, out / "adapter")
     bank.head(ROLE).save(out / "head.safetensors")
@@ -128,10 +128,10 @@ def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, scale
     return loss, hits / len(batch)
 
 
-def measure(bank: AdapterBank, pairs: list[Encoded], *, micro_tokens: int) -> dict[str, float | None]:
+def measure(bank: AdapterBank, pairs: list[Encoded], *, micro_tokens: int, pause: Pause = nothing) -> dict[str, float | None]:
     """Accuracy, calibration and what length explains, of the reward role on labelled pairs; None is what pairs without a preference tell."""
     chosen, rejected = (
-        reward_rows(bank, rows, role=ROLE, micro_tokens=micro_tokens).cpu()
+        reward_rows(bank, rows, role=ROLE, micro_tokens=micro_tokens, pause=pause).cpu()
         for rows in zip(*((p.chosen, p.rejected) for p in pairs), strict=True)
     )
     label = torch.tensor([p.label for p in pairs])

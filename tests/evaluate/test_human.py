@@ -216,7 +216,7 @@ def test_files_that_are_no_sheet_and_no_key(tmp_path):
     sheet, key = write(tmp_path, rows=5)
     fill(sheet, likes_good)
     other = tmp_path / "other"
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with pytest.raises(RecipeError, match="cannot be read"):
         read_sheet(other, key)
     for content in (None, "", "[]", "{}", '{"rows": [1]}', "no json"):
         if content is not None:

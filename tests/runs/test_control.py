@@ -263,6 +263,18 @@ def test_gc_frees_what_no_run_needs_and_keeps_what_one_goes_on_from(fakes, cli):
     assert not stages["ppo"].ckpt.exists()
 
 
+def test_gc_leaves_4_bit_copies_unless_they_are_named(cli, tmp_path):
+    copy = tmp_path / "cache" / "4bit" / "0123"
+    copy.mkdir(parents=True)
+    (copy / "copy.json").write_text('{"base": "/models/llama"}')
+    (copy / "model.safetensors").write_text("x" * 2000)
+    words, where = ("gc", "--yes", "--runs", tmp_path / "runs"), {"LITE_CACHE": str(tmp_path / "cache")}
+    assert "--copies has them too" in cli(*words, **where).stderr
+    assert copy.is_dir()
+    assert "4-bit copy of /models/llama" in cli(*words, "--copies", **where).stdout
+    assert not copy.exists()
+
+
 def test_cp_brings_a_recipe_and_overwrites_none(cli, tmp_path):
     done = cli("cp", "tiny_rlcd_helpful", cwd=tmp_path)
     assert (tmp_path / "tiny_rlcd_helpful.yaml").is_file(), done.stderr

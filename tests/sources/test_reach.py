@@ -103,6 +103,42 @@ def test_a_cold_cache_without_a_network_is_told_in_seconds(hub, monkeypatch):
     assert len(tried) <= 2  # a name is looked up twice at most, nothing is tried again for a minute
 
 
+def test_whether_the_hub_answers_is_told_in_seconds(monkeypatch):
+    import httpx
+
+    def head(answer):
+        monkeypatch.setattr(httpx, "head", lambda *_, **__: answer())
+
+    head(lambda: httpx.Response(200))
+    assert reach.trouble() is None
+    head(lambda: httpx.Response(503))
+    assert reach.trouble() == "it answers 503"
+
+    def refused():
+        raise httpx.ConnectError("no route to host\nand more")
+
+    head(refused)
+    assert reach.trouble() == "no route to host"
+    monkeypatch.setattr(reach, "SECONDS", 0.05)
+    head(lambda: (time.sleep(0.2), httpx.Response(200))[1])
+    assert reach.trouble() == "no answer within 0 s"
+
+
+def test_doctor_asks_nobody_when_offline(monkeypatch):
+    import huggingface_hub
+
+    from lite import doctor
+
+    asked = []
+    monkeypatch.setattr(reach, "trouble", lambda: asked.append(1) or "no route")
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: True)
+    assert doctor._network().level == "green"
+    assert not asked
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
+    assert doctor._network().level == "amber"
+    assert "no route" in doctor._network().found
+
+
 def test_offline_asks_nobody(hub, monkeypatch):
     import huggingface_hub
 
