@@ -287,8 +287,8 @@ def main(*words: str) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         found = kill_all(kills, Path(scratch), overrides)
     head = ("stage", "kills", "in different shards or steps", "runs", "lines lost", "lines doubled", "files of other bytes",
-            "largest difference of a weight", "redone per kill, most (allowed)", "s redone per kill, mean", "most",
-            "s between two points kept")  # fmt: skip
+            "largest difference of a weight", "redone per kill, most (allowed)", "wall s redone per kill, mean", "most",
+            "wall s between two points kept")  # fmt: skip
     rows = [
         (f.stage, f.kills, len(set(f.killed_in)), f.runs, f.lost, f.doubled, f.other_bytes, f.difference, _redone(f),
          f"{statistics.mean(f.seconds):.2f}", f"{max(f.seconds):.2f}", f"{f.interval:.2f}")
