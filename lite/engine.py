@@ -330,9 +330,11 @@ def _run_stage(
         raise
     except Exception as e:
         if full := _disk_is_full(e):
+            from lite.fit.preflight import shortage
+
             raise PreconditionError(
-                f"stage {node.id}: no space left ({full}); nothing that was finished is lost: free some space and go on with "
-                f"lite run --resume {journal.run.path}"
+                f"stage {node.id}: no space left ({full}; {shortage(recipe, plan(recipe), node.id, journal.run.path)}); nothing that was "
+                f"finished is lost: free some space and go on with lite run --resume {journal.run.path}"
             ) from e
         journal.log(traceback.format_exc())
         reason = f"{type(e).__name__}: {e}".splitlines()[0]

@@ -40,7 +40,7 @@ def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``lite`` as a user does; the working directory is the repository unless given."""
 
     def call(*words: object, cwd: Path = ROOT, timeout: float = 600, **env: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | env
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "0"} | env  # benchmarks set it to 1
         command = [sys.executable, "-m", "lite.cli", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout, env=environment, check=False)
 

@@ -440,6 +440,13 @@ def test_a_moment_that_no_knob_moves_can_be_too_much_by_itself():
     assert way_to_fit(found, plan(found), 0.99 * card) is None
 
 
+@pytest.fixture
+def every_base_can_be_had(monkeypatch):
+    for refusal in ("refuse_offline", "refuse_unreachable"):
+        monkeypatch.setattr(preflight.online, refusal, lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("every_base_can_be_had")
 def test_a_run_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "this_card", lambda: 4.0)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**15))
@@ -450,6 +457,7 @@ def test_a_run_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
         preflight.preflight(found, nodes, runs=tmp_path, only=[node.id for node in nodes])
 
 
+@pytest.mark.usefixtures("every_base_can_be_had")
 def test_a_simulator_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "this_card", lambda: 16.0)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**15))

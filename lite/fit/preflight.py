@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lite.errors import PreconditionError
-from lite.fit import cards, offline, sizes
+from lite.fit import cards, online, sizes
 from lite.fit.estimate import copies, download, estimate, refuse
 from lite.fit.shape import Shape, hub_cache, shape_of
 from lite.knobs import base_of
@@ -26,13 +26,14 @@ def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collec
     """Raise :class:`PreconditionError` if the stages named in ``only`` cannot be run here. What cannot be estimated is let through."""
     on_card = [node.id for node in nodes if node.id in only and base_of(node.spec, recipe.base).device != "cpu"]
     if reach.offline():
-        offline.refuse_missing(recipe, nodes, only=only)
+        online.refuse_offline(recipe, nodes, only=only)
     card = cards.this_card() if on_card else None
     if card is not None:
         refuse(recipe, nodes, card_gib=card, only=on_card)
     elif not cards.any_gpu():
         refuse_cpu(recipe, nodes, only=only)
     refuse_disk(recipe, nodes, runs=runs, only=only)
+    online.refuse_unreachable(recipe, only=only)
 
 
 def refuse_cpu(recipe: Recipe, nodes: Sequence[Node], *, only: Collection[str]) -> None:
@@ -47,6 +48,12 @@ def refuse_cpu(recipe: Recipe, nodes: Sequence[Node], *, only: Collection[str]) 
                 f"no GPU here, and {base.model} has {shape.linear_weights / 1e9:.1f} billion weights: take a machine with one "
                 "(`lite doctor` says what it sees), base.model=tiny, or base.device=cpu to wait for it all the same"
             )
+
+
+def shortage(recipe: Recipe, nodes: Sequence[Node], id: str, folder: Path) -> str:
+    """What a stage found no more space for, and how much there is."""
+    need = sum(fit.disk for fit in estimate(recipe, nodes, card_gib=ANY_CARD) if fit.id == id)
+    return f"{shutil.disk_usage(folder).free / sizes.GIB:.2f} GiB are free under {folder}, {id} writes about {need / sizes.GIB:.2f} GiB"
 
 
 class Need(NamedTuple):

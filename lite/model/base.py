@@ -19,7 +19,7 @@ from lite.errors import PreconditionError
 from lite.knobs import BaseSpec
 from lite.model import allocator, copies, unsloth
 from lite.model.quiet import no_loading_bar
-from lite.sources.reach import ask, model_folder
+from lite.sources.reach import ask, looks_like_a_folder, model_folder
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _place(model: str) -> tuple[str, bool]:
     path = Path(model).expanduser()
     if path.is_dir():
         return str(path), True
-    if model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1:  # no Hub id looks so
+    if looks_like_a_folder(model):
         raise PreconditionError(f"base.model: there is no folder {model!r} (a relative one counts from {Path.cwd()})")
     return model, False
 

@@ -67,6 +67,11 @@ def trouble() -> str | None:
     return found[0] or None
 
 
+def looks_like_a_folder(model: str) -> bool:
+    """No Hub id looks so."""
+    return model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1
+
+
 def ask(model: str, revision: str | None, what: str, instead: str) -> None:
     """One question to the Hub; a :class:`PreconditionError` tells within seconds why ``what`` cannot be had, and what to do ``instead``."""
     import huggingface_hub

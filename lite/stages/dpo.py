@@ -42,7 +42,12 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
     terms = {"beta": spec.beta, "loss": spec.loss, "label_smoothing": spec.label_smoothing, "ld_alpha": spec.ld_alpha, "nll": spec.nll}
     with dpo_trainer(bank, ROLE, plan, **terms) as trainer:
         with bench.progress(len(learnt) + len(measured), "pairs", "dpo: log-probs of the reference") as bar:
-            trainer.refer([*learnt, *measured], done=bar.advance)
+
+            def done(pairs: int) -> None:
+                bar.advance(pairs)
+                bench.pause()
+
+            trainer.refer([*learnt, *measured], done=done)
         training = tune(trainer, spec, len(plan.batches), measured, bank, bench, "dpo: training on pairs")
     bank.checkpointing(False)
     bank.save(ROLE, out / "adapter")

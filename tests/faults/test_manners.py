@@ -112,7 +112,8 @@ def test_a_progress_line_drops_whole_figures_and_cuts_none():
 def test_a_large_base_is_not_begun_on_a_processor_unless_asked(monkeypatch, tmp_path):
     monkeypatch.setattr(cards, "this_card", lambda: None)
     monkeypatch.setattr(cards, "any_gpu", lambda: False)
-    monkeypatch.setattr(preflight, "refuse_disk", lambda *_, **__: None)
+    for owner, refusal in ((preflight, "refuse_disk"), (preflight.online, "refuse_offline"), (preflight.online, "refuse_unreachable")):
+        monkeypatch.setattr(owner, refusal, lambda *_, **__: None)
 
     def check(name: str, *overrides: str) -> None:
         recipe = load(built_in()[name], overrides)
