@@ -43,8 +43,8 @@ from lite.stages.bench import Bench
 CLAIM = "Shards, checkpoints, journal, digests and flushes to disk take at most 5 % of the tiny run's time"
 LIMIT = 0.05
 SHORTER = (
-    "prompts.train=96", "prompts.dev=16", "prompts.test=24", "contrast.batch_rows=32", "reward.save_every=5", "ppo.steps=4", "ppo.rollouts=48",
-    "ppo.minibatch=24", "ppo.save_every=2", "ppo.dev_prompts=8", "evaluate.draws=1",
+    "prompts.train=64", "prompts.dev=8", "prompts.test=16", "contrast.batch_rows=16", "reward.save_every=5", "ppo.steps=4", "ppo.rollouts=32",
+    "ppo.minibatch=16", "ppo.epochs=1", "ppo.save_every=2", "ppo.dev_prompts=8", "evaluate.draws=1",
 )  # fmt: skip
 SURVIVING: tuple[tuple[Any, str], ...] = (
     (Shards, "__init__"), (Shards, "add"), (Bench, "keep"), (StageJournal, "metric"), (StageJournal, "show"), (StageJournal, "cut"),
