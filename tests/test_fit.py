@@ -15,8 +15,9 @@ from lite import recipe
 from lite.contracts import CONTRACTS
 from lite.errors import PreconditionError
 from lite.fit import cards, preflight, shape, show, sizes
+from lite.fit.bases import copies, download
 from lite.fit.demand import Decode, Pass
-from lite.fit.estimate import MOVING, SLACK, copies, download, estimate, refuse, refuse_unknown, settle, way_to_fit, ways
+from lite.fit.estimate import MOVING, SLACK, estimate, refuse, refuse_unknown, settle, way_to_fit, ways
 from lite.fit.loop import DEMANDS
 from lite.fit.shape import Unknown, from_config, known_models, shape_of
 from lite.knobs import BaseSpec

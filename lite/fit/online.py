@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lite import tasks
 from lite.errors import PreconditionError
-from lite.fit.estimate import bases
+from lite.fit.bases import bases
 from lite.knobs import BaseSpec
 from lite.plan import Node
 from lite.recipe import Recipe

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from lite.errors import PreconditionError
 from lite.fit import cards, online, sizes
-from lite.fit.estimate import copies, download, estimate, refuse
+from lite.fit.bases import copies, download
+from lite.fit.estimate import estimate, refuse
 from lite.fit.shape import Shape, hub_cache, shape_of
 from lite.knobs import base_of
 from lite.plan import Node

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lite import tables
-from lite.fit import cards, estimate, sizes
+from lite.fit import bases, cards, estimate, sizes
 from lite.fit.demand import MEAN_RESPONSE, Moment
 from lite.fit.estimate import StageFit
 from lite.recipe import Recipe
@@ -24,8 +24,8 @@ COLUMNS = {
 def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
     """Two tables, GiB moment by moment and what follows from it, and what the figures rest on."""
     card = cards.class_of(card_gib)
-    fetched, copied = estimate.download(recipe), estimate.copies(recipe)
-    what = "the base" if len(estimate.bases(recipe)) == 1 else "the bases"
+    fetched, copied = bases.download(recipe), bases.copies(recipe)
+    what = "the base" if len(bases.bases(recipe)) == 1 else "the bases"
     known = [fit for fit in fits if not fit.unknown]
     reasons = dict.fromkeys(fit.unknown for fit in fits if fit.unknown)
     parts = [
@@ -43,7 +43,7 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
 
 def _bases(recipe: Recipe) -> str:
     """Which stage runs on which base, where there are several: they lie on the card one after the other."""
-    found = estimate.bases(recipe)
+    found = bases.bases(recipe)
     lines = [f"{base.model} ({base.quantize}): {', '.join(ids)}" for base, ids in found.items()]
     return "bases, one on the card at a time:\n" + "\n".join(f"  {line}" for line in lines) if len(found) > 1 else ""
 
@@ -113,7 +113,7 @@ def to_json(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> dict[s
         "usable_gib": round(cards.usable(card_gib) / sizes.GIB, 2),
         "time_on": card.name,
         "fits": None if any(fit.unknown for fit in fits) else all(fit.fits for fit in fits),
-        "download_gib": round(estimate.download(recipe) / sizes.GIB, 2),
-        "copies_gib": round(estimate.copies(recipe) / sizes.GIB, 2),
+        "download_gib": round(bases.download(recipe) / sizes.GIB, 2),
+        "copies_gib": round(bases.copies(recipe) / sizes.GIB, 2),
         "stages": [fit.to_json() for fit in fits],
     }

@@ -12,6 +12,7 @@ from lite import recipe
 from lite.errors import PreconditionError, RecipeError
 from lite.fit import cards as gpus
 from lite.fit import estimate
+from lite.fit.bases import download
 from lite.fit.estimate import StageFit
 from lite.fit.preflight import MARGIN, refuse_disk
 from lite.fit.shape import hub_cache, known_models
@@ -189,7 +190,7 @@ def preview(choice: Choice, *, runs: Path, roots: Sequence[Path], card_gib: floa
         card=card_gib,
         disk=int(MARGIN * sum(fit.disk for fit in fits)),
         disk_free=shutil.disk_usage(there).free,
-        fetched=estimate.download(loaded),
+        fetched=download(loaded),
     )
 
 
