@@ -73,7 +73,7 @@ def looks_like_a_folder(model: str) -> bool:
 
 
 def ask(model: str, revision: str | None, what: str, instead: str) -> None:
-    """One question to the Hub; a :class:`PreconditionError` tells within seconds why ``what`` cannot be had, and what to do ``instead``."""
+    """One question to the Hub, or two; a :class:`PreconditionError` tells within seconds why ``what`` cannot be had, and what to do ``instead``."""
     import huggingface_hub
     from httpx import HTTPError
     from huggingface_hub import errors
@@ -83,7 +83,9 @@ def ask(model: str, revision: str | None, what: str, instead: str) -> None:
             f"{what}: offline, and it is not in the cache; run once with the Hub in reach and without --offline, or {instead}"
         )
     try:
-        huggingface_hub.HfApi().model_info(model, revision=revision, timeout=SECONDS)
+        hub = huggingface_hub.HfApi()
+        if hub.model_info(model, revision=revision, timeout=SECONDS).gated:  # everybody sees it, only some may read it
+            hub.auth_check(model)
     except errors.RevisionNotFoundError as e:
         raise PreconditionError(f"{what}: there is no revision {revision!r}; base.revision is a branch, a tag or a commit") from e
     except errors.RepositoryNotFoundError as e:  # also a private one, and any 401

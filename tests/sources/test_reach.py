@@ -103,6 +103,27 @@ def test_a_cold_cache_without_a_network_is_told_in_seconds(hub, monkeypatch):
     assert len(tried) <= 2  # a name is looked up twice at most, nothing is tried again for a minute
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_gated_model_is_told_before_anything_is_fetched(monkeypatch, allowed):
+    from types import SimpleNamespace
+
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def check(api, repo):
+        if not allowed:
+            raise errors.GatedRepoError.__new__(errors.GatedRepoError)
+
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(gated="manual"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "auth_check", check)
+    if allowed:
+        reach.ask("org/gated", None, "base.model", "give a folder")
+    else:
+        with pytest.raises(PreconditionError, match=r"accept its terms at https://huggingface\\.co/org/gated"):
+            reach.ask("org/gated", None, "base.model", "give a folder")
+
+
 def test_whether_the_hub_answers_is_told_in_seconds(monkeypatch):
     import httpx
 
