@@ -120,7 +120,7 @@ def test_a_gated_model_is_told_before_anything_is_fetched(monkeypatch, allowed):
     if allowed:
         reach.ask("org/gated", None, "base.model", "give a folder")
     else:
-        with pytest.raises(PreconditionError, match=r"accept its terms at https://huggingface\\.co/org/gated"):
+        with pytest.raises(PreconditionError, match=r"accept its terms at https://huggingface\.co/org/gated"):
             reach.ask("org/gated", None, "base.model", "give a folder")
 
 
