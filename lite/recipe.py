@@ -116,14 +116,18 @@ def combinations(path: Path, overrides: Sequence[str] = ()) -> list[tuple[str, .
 
     A place that is given on the command line is not swept, and one given as ``sweep.seed=[17,18]`` is.
     """
-    raw = parse(path.read_text(encoding="utf-8"), str(path))
+    return combinations_of(path.read_text(encoding="utf-8"), overrides, where=str(path))
+
+
+def combinations_of(text: str, overrides: Sequence[str] = (), *, where: str = "recipe") -> list[tuple[str, ...]]:
+    raw = parse(text, where)
     axes = raw.get("sweep") or {} if isinstance(raw, dict) else {}
     asked = [text for text in overrides if text.startswith(SWEEP)]
     overrides = [text for text in overrides if text not in asked]
     if asked and isinstance(axes, dict):
         axes = axes | {key.removeprefix(SWEEP): parse(value, text) for text in asked for key, _, value in [text.partition("=")]}
     if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
-        raise RecipeError(str(path), [f"sweep: lists of values by place are needed, such as {{seed: [17, 18]}} (got {shown(axes)})"])
+        raise RecipeError(where, [f"sweep: lists of values by place are needed, such as {{seed: [17, 18]}} (got {shown(axes)})"])
     given = {text.partition("=")[0] for text in overrides}
     swept = [[f"{place}={json.dumps(value)}" for value in values] for place, values in axes.items() if place not in given]
     return [(*chosen, *overrides) for chosen in product(*swept)]

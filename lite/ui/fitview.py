@@ -3,6 +3,7 @@
 from lite.fit import cards, sizes
 from lite.fit.estimate import StageFit
 from lite.fit.show import span as hours
+from lite.ui import newrun
 from lite.ui.markup import Child, Markup, div, join, note, problems, span, tag, term
 from lite.ui.newrun import Preview, gate
 from lite.ui.words import gib, plural
@@ -53,11 +54,13 @@ def _facts(found: Preview) -> Markup:
     low, high = (sum(fit.seconds[i] for fit in found.fits) for i in (0, 1))
     cached = found.cached
     rows: list[tuple[Child, Child]] = []
+    if len(found.wanted) > 1:
+        rows.append((term("Runs", "The recipe is a sweep: one run for every combination of its values."), _sweep(found)))
     if found.card and high:
         rows.append(
             (
                 term("Time", "From the card's published figures at their limit, to a third of them."),
-                f"{hours((low, high))} on one {cards.class_of(found.card).name}",
+                f"{hours((low, high))} on one {cards.class_of(found.card).name}{' for each run' if len(found.wanted) > 1 else ''}",
             )
         )
     rows.append(("Disk", f"{gib(found.disk)} needed, {gib(found.disk_free)} free"))
@@ -72,3 +75,9 @@ def _facts(found: Preview) -> Markup:
             )
         )
     return tag("dl", [join(tag("dt", key), tag("dd", value)) for key, value in rows], cls="kv")
+
+
+def _sweep(found: Preview) -> str:
+    own = [" ".join(word for word in one if word not in found.overrides).replace('"', "") for one in found.wanted]
+    how = "one after the other" if newrun.this_card() else "side by side, each with its share of the cores"
+    return f"{len(own)}, {how}: {', '.join(own)}"

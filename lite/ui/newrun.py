@@ -14,7 +14,7 @@ from lite.fit import cards as gpus
 from lite.fit import estimate
 from lite.fit.bases import download
 from lite.fit.estimate import StageFit
-from lite.fit.preflight import MARGIN, refuse_disk
+from lite.fit.preflight import MARGIN, refuse_cpu, refuse_disk
 from lite.fit.shape import hub_cache, known_models
 from lite.plan import Status, compare, plan
 from lite.recipe import Recipe
@@ -23,6 +23,7 @@ from lite.runs.read import Run
 from lite.ui.places import check_recipe
 
 CARD_SIZES = (8, 12, 16, 24, 32, 48, 80, 141)
+LONGEST_TITLE = 34
 GATED = ("meta-llama/", "google/gemma")
 """Bases whose makers want their licence accepted on the Hub first."""
 
@@ -34,6 +35,10 @@ class RecipeCard:
     about: str
     needs: str
     file: Path
+
+    @property
+    def on_tiny(self) -> bool:
+        return self.needs.startswith("none")
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Preview:
-    """What would happen. With ``problems`` it cannot be started; with ``refusals`` this machine would refuse it."""
+    """What would happen. With ``problems`` it cannot be started; with ``refusals`` this machine would refuse it.
+
+    ``wanted``: the overrides of every run that would be started, several for a sweep; recipe, fits and statuses are the first one's.
+    """
 
     overrides: tuple[str, ...] = ()
+    wanted: tuple[tuple[str, ...], ...] = ()
     command: str = ""
     problems: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
@@ -101,18 +110,21 @@ class Preview:
 
 
 def recipe_cards() -> list[RecipeCard]:
-    """Built-in recipes; those that need no card come first."""
+    """Built-in recipes: those that need no card first, RLCD before self-rewarding before the rest, and sweeps last."""
     found = [_card(name, path) for name, path in recipe.built_in().items()]
-    return sorted(found, key=lambda card: (not card.needs.startswith("none"), "helpful" not in card.name, card.name))
+    order = ("rlcd_helpful", "rlcd", "self_rewarding", "")
+    return sorted(found, key=lambda c: (not c.on_tiny, "table" in c.name, [part in c.name for part in order].index(True), c.name))
 
 
 def _card(name: str, path: Path) -> RecipeCard:
-    head = recipe.summary(path)
-    title, _, about = head.partition(": ")
-    title = re.sub(r",[^,]*,? (?=on )|, .*$", " ", title).strip().replace("the embedded tiny base", "the tiny base")
-    about = re.sub(r", with no human label", "", about)
+    """From the recipe's header: what stands before the colon is the title, as far as it fits on one line."""
+    title, _, about = recipe.summary(path).partition(": ")
+    title = re.sub(r"(,[^,]*)?,? on the embedded tiny base", "", title).replace(", an open base", "")
+    short = title if len(title) <= LONGEST_TITLE else re.split(r", | (?=with)", title)[0]
+    rest = title.removeprefix(short).strip(" ,")
+    about = re.sub(r",? with no human label", "", f"{rest}: {about}" if rest else about)
     found = re.search(r"^# Card:\s*([^.\n]+)", path.read_text(encoding="utf-8"), re.M)
-    return RecipeCard(name, title, about[:1].upper() + about[1:], found.group(1).strip() if found else "", path)
+    return RecipeCard(name, short, about[:1].upper() + about[1:], found.group(1).strip() if found else "", path)
 
 
 def bases() -> list[str]:
@@ -161,17 +173,19 @@ def preview(choice: Choice, *, runs: Path, roots: Sequence[Path], card_gib: floa
     try:
         check_recipe(choice.text, [f"base.model={choice.base}"] if choice.base else [], roots)
         overrides = overrides_of(choice)
-        loaded = recipe.loads(choice.text, overrides, name=choice.name)
+        wanted = recipe.combinations_of(choice.text, overrides)
+        loaded, *_ = [recipe.loads(choice.text, one, name=choice.name) for one in wanted]
     except RecipeError as e:
         return Preview(problems=tuple(e.problems))
     nodes = plan(loaded)
-    old = read.latest(runs, choice.name)
-    statuses = compare(nodes, old.stages() if old and choice.take_over else ())
+    old = read.latest(runs, choice.name) if choice.take_over and len(wanted) == 1 else None
+    statuses = compare(nodes, old.stages() if old else ())
     to_run = [status.node.id for status in statuses if status.state == "run"]
     fits = [fit for fit in estimate.estimate(loaded, nodes, card_gib=card_gib or CARD_SIZES[0]) if fit.id in to_run]
     refusals: list[str] = []
     for refuse in (
         lambda: estimate.refuse(loaded, nodes, card_gib=card_gib, only=to_run) if card_gib else None,
+        lambda: refuse_cpu(loaded, nodes, only=to_run) if not card_gib and not gpus.any_gpu() else None,
         lambda: refuse_disk(loaded, nodes, runs=runs, only=to_run),
     ):
         try:
@@ -181,6 +195,7 @@ def preview(choice: Choice, *, runs: Path, roots: Sequence[Path], card_gib: floa
     there = next(place for place in (runs.resolve(), *runs.resolve().parents) if place.exists())
     return Preview(
         overrides=overrides,
+        wanted=tuple(wanted),
         command=command(choice, overrides, old.name if any(s.state == "cached" for s in statuses) and old else None),
         refusals=tuple(refusals),
         recipe=loaded,
@@ -188,7 +203,7 @@ def preview(choice: Choice, *, runs: Path, roots: Sequence[Path], card_gib: floa
         statuses=statuses,
         old=old,
         card=card_gib,
-        disk=int(MARGIN * sum(fit.disk for fit in fits)),
+        disk=int(MARGIN * len(wanted) * sum(fit.disk for fit in fits)),
         disk_free=shutil.disk_usage(there).free,
         fetched=download(loaded),
     )

@@ -77,6 +77,29 @@ def test_a_run_is_started_in_a_session_of_its_own_and_its_words_are_values(tmp_p
     assert found.facts["pid"] != os.getpid()
 
 
+def test_a_sweep_is_a_run_for_each_of_its_combinations(tmp_path, monkeypatch):
+    monkeypatch.delenv(launch.THREADS, raising=False)
+    monkeypatch.setattr(launch, "cores", lambda: 2)
+    given = []
+    started = control.start
+
+    def noted(*words, environment=None, **facts):
+        given.append(environment)
+        return started(*words, environment=environment, **facts)
+
+    monkeypatch.setattr(control, "start", noted)
+    runs = launch.start_all(tmp_path / "runs", PROMPTS_ONLY, [["seed=5"], ["seed=6"]], name="small", label="mine")
+    found = [ended(run) for run in runs]
+    assert [(run.state, run.facts["overrides"], run.facts["name"]) for run in found] == [("done", [f"seed={n}"], "mine") for n in (5, 6)]
+    assert given == [{launch.THREADS: "1"}] * 2 and len({run.facts["pid"] for run in found}) == 2
+
+
+def test_a_sweep_with_a_mistake_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started"))
+    with pytest.raises(RecipeError):
+        launch.start_all(tmp_path / "runs", PROMPTS_ONLY, [["seed=5"], ["sed=6"]])
+
+
 @pytest.mark.parametrize(
     "word", ["; touch canary", "$(touch canary)", "`touch canary`", "--help", "-x", "a\nb", "../x", "a b", "&& touch canary"]
 )

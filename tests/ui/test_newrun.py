@@ -19,7 +19,8 @@ def test_every_built_in_recipe_has_a_card():
     cards = newrun.recipe_cards()
     assert {card.name for card in cards} == set(recipe.built_in())
     assert all(card.title and card.about and card.needs for card in cards)
-    assert cards[0].needs.startswith("none")
+    assert cards[0].name == "tiny_rlcd_helpful"
+    assert all(len(card.title) <= newrun.LONGEST_TITLE for card in cards)
 
 
 def test_only_what_differs_becomes_an_override(fakes, small_recipe):
@@ -70,6 +71,30 @@ def test_a_gated_base_is_told_of(monkeypatch):
     told = newrun.gate("meta-llama/Llama-3.1-8B")
     assert told and "accept its licence" in told and "secret" not in told
     assert newrun.gate("Qwen/Qwen2.5-7B") is None
+
+
+def test_a_large_base_is_refused_where_there_is_no_card(fakes, small_recipe, monkeypatch):
+    """What the command line would refuse, told before Start."""
+    monkeypatch.setattr(newrun.gpus, "any_gpu", lambda: False)
+    assert any("no GPU here" in refusal for refusal in look(fakes, small_recipe, base="huggyllama/llama-7b").refusals)
+    assert look(fakes, small_recipe).refusals == ()
+    monkeypatch.setattr(newrun.gpus, "any_gpu", lambda: True)
+    assert look(fakes, small_recipe, base="huggyllama/llama-7b").refusals == ()
+
+
+def test_a_sweep_is_told_and_a_place_that_is_given_is_not_swept(fakes, small_recipe):
+    text = small_recipe + "sweep: {task: [helpful, harmless], seed: [17, 18]}\n"
+    found = look(fakes, text)
+    assert [one[:2] for one in found.wanted] == [(f'task="{t}"', f"seed={s}") for t in ("helpful", "harmless") for s in (17, 18)]
+    assert "4, side by side" in fitview.preflight(found) and "task=harmless seed=18" in fitview.preflight(found)
+    one_seed = look(fakes, text, seed=19)
+    assert one_seed.wanted == (('task="helpful"', "seed=19"), ('task="harmless"', "seed=19"))
+    assert look(fakes, small_recipe).wanted == ((),) and "side by side" not in fitview.preflight(look(fakes, small_recipe))
+
+
+def test_a_sweep_that_has_a_mistake_in_one_of_its_runs_cannot_start(fakes, small_recipe):
+    found = look(fakes, small_recipe + "sweep: {task: [helpful, hepful]}\n")
+    assert found.problems and "hepful" in found.problems[0]
 
 
 @pytest.mark.parametrize("value", ["/etc", "~/x", "../x"])

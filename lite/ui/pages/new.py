@@ -8,14 +8,19 @@ from lite.errors import RecipeError
 from lite.runs.layout import RUN_NAME
 from lite.ui import launch, newrun
 from lite.ui.fitview import preflight
-from lite.ui.newrun import SETTINGS, Choice, Preview
+from lite.ui.newrun import SETTINGS, Choice, Preview, RecipeCard
 from lite.ui.site import QUIET, Site, title, told
 
 THIS = "this machine"
+ALL_RUNS = "/"
+"""Where a sweep leads to; no run has this name."""
+GO_THERE = f"(name) => {{ window.location.href = name === '{ALL_RUNS}' ? './' : 'run?name=' + encodeURIComponent(name) }}"
+KINDS = ("No graphics card needed", "For a graphics card", "All")
 
 
 def build(site: Site, page: gr.Blocks) -> None:
     recipes = newrun.recipe_cards()
+    first = KINDS[1 if newrun.this_card() else 0]
     gr.HTML(
         title(
             "New run", "Choose what the model should learn and which base to start from. What it costs is told before anything is loaded."
@@ -23,10 +28,8 @@ def build(site: Site, page: gr.Blocks) -> None:
     )
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
-            chosen = gr.Radio(
-                [(f"{card.title}\n{card.about}\n{_needs(card.needs)}", card.name) for card in recipes],
-                value=recipes[0].name, label="Recipe", elem_classes="cards",
-            )  # fmt: skip
+            kind = gr.Radio(KINDS, value=first, show_label=False, container=False)
+            chosen = gr.Radio(_choices(recipes, first), value=_of_kind(recipes, first)[0].name, label="Recipe", elem_classes="cards")
             with gr.Row():
                 base = gr.Dropdown(
                     newrun.bases(), label="Base model", allow_custom_value=True, info="From the list, any id of the Hub, or a folder"
@@ -86,18 +89,27 @@ def build(site: Site, page: gr.Blocks) -> None:
         if found.problems:
             raise RecipeError("recipe", list(found.problems))
         site.chat.stop()
+        name, label = choice.name, choice.label or None
+        if len(found.wanted) > 1:
+            launch.start_all(site.runs, choice.text, found.wanted, name=name, label=label)
+            return ALL_RUNS
         taken = found.old.name if found.old and found.cached else None
-        run = launch.start(site.runs, choice.text, found.overrides, name=choice.name, label=choice.label or None, from_run=taken)
-        return run.name
+        return launch.start(site.runs, choice.text, found.overrides, name=name, label=label, from_run=taken).name
 
     def to_save(content: str, name: str) -> str:
         return site.download(f"{name if RUN_NAME.fullmatch(name or '') else 'recipe'}.yaml", content)
+
+    def only(kind: str, before: str):
+        """The cards of a kind; the one that was chosen stays chosen if it is among them."""
+        shown = _of_kind(recipes, kind)
+        return gr.Radio(_choices(recipes, kind), value=before if before in [r.name for r in shown] else shown[0].name)
 
     filled = [base, seed, *numbers]
     told_of = [cost, command, start]
     both = [text, *filled, *told_of]
     page.load(choose_and_look, [chosen, card, label, take_over], both, **QUIET)
     gr.on([chosen.input, reset.click], choose_and_look, [chosen, card, label, take_over], both, **QUIET)
+    kind.input(only, [kind, chosen], chosen, **QUIET).then(choose_and_look, [chosen, card, label, take_over], both, **QUIET)
     text.blur(fill, text, filled, **QUIET).then(look, form, told_of, **QUIET)
     gr.on(
         [f.change for f in (card, label, take_over)] + [f.input for f in (base, seed, *numbers)],
@@ -111,9 +123,15 @@ def build(site: Site, page: gr.Blocks) -> None:
     name = gr.Textbox("", visible="hidden", show_label=False)  # a State would not reach the line of script
     start.click(lambda: gr.Button("Starting ...", interactive=False), None, start, **QUIET).then(
         go, form, name, api_visibility="private", show_progress="hidden"
-    ).success(None, name, None, js="(name) => { window.location.href = 'run?name=' + encodeURIComponent(name) }").failure(
-        lambda: gr.Button("Start", interactive=True), None, start, **QUIET
-    )
+    ).success(None, name, None, js=GO_THERE).failure(lambda: gr.Button("Start", interactive=True), None, start, **QUIET)
+
+
+def _of_kind(recipes: list[RecipeCard], kind: str) -> list[RecipeCard]:
+    return [r for r in recipes if kind == KINDS[2] or r.on_tiny == (kind == KINDS[0])] or recipes
+
+
+def _choices(recipes: list[RecipeCard], kind: str) -> list[tuple[str, str]]:
+    return [(f"{r.title}\n{r.about}\n{_needs(r.needs)}", r.name) for r in _of_kind(recipes, kind)]
 
 
 def _needs(card: str) -> str:
