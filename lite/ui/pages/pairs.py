@@ -6,6 +6,7 @@ import gradio as gr
 
 from lite.ui import pairs, watch
 from lite.ui.dialogueview import pair as pair_view
+from lite.ui.lineage import lineage
 from lite.ui.markup import Markup, div, empty, link, span
 from lite.ui.pairs import FLAGS, Action, PairRow
 from lite.ui.site import QUIET, Site, query, title, told
@@ -16,7 +17,7 @@ REVIEWS = {ALL: "", "excluded": "exclude", "flipped": "flip", "untouched": "keep
 
 
 def build(site: Site, page: gr.Blocks) -> None:
-    gr.HTML(title("Pairs", "What the reward model learns from: two replies to each prompt, one preferred. Differences are marked."))
+    gr.HTML(title("Pairs", "What training learns from: two replies to each prompt, one of them preferred. Differences are marked."))
     with gr.Row():
         run = gr.Dropdown([], label="Run", scale=3)
         stage = gr.Dropdown([], label="Stage", scale=1, min_width=120)
@@ -80,7 +81,8 @@ def build(site: Site, page: gr.Blocks) -> None:
             gr.Button(visible=row.review != "flip"),
             gr.Button(visible=row.review != "keep"),
         ]
-        return [pair_view(row), _count(every, rows, at), at, row.id, *buttons]
+        origin = lineage(found, stage_id, row.id) if found and stage_id else None
+        return [pair_view(row, origin), _count(every, rows, at), at, row.id, *buttons]
 
     @told
     def decide(action: str, run_name: str, stage_id: str, id: str) -> None:
