@@ -56,9 +56,10 @@ class Outcome:
 
 
 def models(run: Run) -> list[str]:
-    """The models whose replies can be compared, trained ones first."""
+    """The models whose replies can be compared, the newest first and the base last."""
     found = list(by_model(_replies(run)))
-    return sorted(found, key=lambda name: name in ("base", "p_plus"))
+    made = [record.id for record in run.stages()]
+    return sorted(found, key=lambda name: (name in ("base", "p_plus"), -made.index(name) if name in made else 0))
 
 
 def _replies(run: Run) -> list[Reply]:

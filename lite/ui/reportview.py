@@ -1,6 +1,6 @@
 """A run's report.json as pictures and tables: who succeeds how often, who wins against whom, what the diagnostics say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lite.ui.markup import Child, Markup, div, empty, join, note, span, table, tag, term
@@ -14,6 +14,22 @@ MEANINGS = {
     "tokens": "Mean length of a reply",
     "stop_rate": "Share of replies that end by themselves",
 }
+SHARES = {
+    "win": "Share of prompts in which the model's reply is the better one",
+    "tie": "Share of prompts in which neither reply is better",
+    "loss": "Share of prompts in which the other model's reply is the better one",
+    "win_rate": "Wins and half of the ties (95% interval)",
+}
+HEADS = {
+    "first": "Model",
+    "second": "against",
+    "win": "wins",
+    "tie": "ties",
+    "loss": "losses",
+    "win_rate": "win rate",
+    "compared": "replies",
+}
+FEW = 3
 NAMES = {"base": "base, untouched", "p_plus": "base, prompted (p+)"}
 
 
@@ -23,7 +39,7 @@ def report(found: Mapping[str, Any]) -> Markup:
         return empty("No report yet", "The evaluate stage writes it at the end of the run.")
     parts: list[Child] = [_bars(models), _models(models)]
     if comparisons := [c for c in found.get("comparisons") or [] if isinstance(c, Mapping)]:
-        parts += [tag("h3", "Against each other"), _comparisons(comparisons)]
+        parts += _comparisons(comparisons)
     for key, title in (("reward", "Reward model"), ("diagnostics", "Diagnostics")):
         if isinstance(found.get(key), Mapping) and found[key]:
             parts += [tag("details", tag("summary", title), _facts(found[key]))]
@@ -70,10 +86,32 @@ def _cell(key: str, model: Mapping[str, Any]) -> Child:
     return written
 
 
-def _comparisons(rows: list[Mapping[str, Any]]) -> Markup:
-    """Whatever a comparison says of its two models; figures that are shares of won prompts come first."""
+def _comparisons(rows: Sequence[Mapping[str, Any]]) -> list[Child]:
+    """Who wins against whom: what was held against the base first, the rest folded away where there is much of it."""
+    against_base = [row for row in rows if row.get("second") == "base"]
+    others = [row for row in rows if row.get("second") != "base"]
+    if not against_base or len(others) <= FEW:
+        return [tag("h3", "Against each other"), _wins(rows)]
+    more = tag("details", tag("summary", f"Against each other ({len(others)} comparisons)"), _wins(others))
+    return [tag("h3", "Against the base"), _wins(against_base), more]
+
+
+def _wins(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """Whatever a comparison says of its two models; shares of won prompts as such."""
     keys = list(dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, int | float | str)))[:8]
-    return table([key.replace("_", " ") for key in keys], [[_plain(row.get(key)) for key in keys] for row in rows])
+    head: list[Child] = [term(HEADS[key], SHARES[key]) if key in SHARES else HEADS.get(key, key.replace("_", " ")) for key in keys]
+    return table(head, [[_won(key, row) for key in keys] for row in rows])
+
+
+def _won(key: str, row: Mapping[str, Any]) -> Child:
+    value = row.get(key)
+    if key not in SHARES or not isinstance(value, int | float):
+        return tag("b", NAMES.get(str(value), str(value))) if key == "first" else _plain(value)
+    interval = row.get("interval")
+    told = (
+        f" {share(interval[0])} to {share(interval[1])}" if key == "win_rate" and isinstance(interval, list) and len(interval) == 2 else ""
+    )
+    return join(share(value), span("dim", told) if told else None)
 
 
 def _facts(found: Mapping[str, Any]) -> Markup:

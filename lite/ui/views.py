@@ -5,8 +5,9 @@ from typing import Any
 
 from lite.ui.markup import Child, Markup, badge, div, empty, join, link, note, span, table, tag, text
 from lite.ui.watch import RunRow, StageView
-from lite.ui.words import ago, length
+from lite.ui.words import ago, length, shortened
 
+MOST_CHANGED = 44
 RESUMABLE = ("stopped", "failed", "interrupted", "diverged")
 HELP = {
     "interrupted": "Its process is gone (killed, or the machine restarted). What is finished is kept: Resume goes on from there.",
@@ -40,9 +41,8 @@ def list_of_runs(rows: Sequence[RunRow]) -> Markup:
 
 
 def _name(row: RunRow) -> Markup:
-    return join(
-        link(f"run?name={row.name}", row.label or row.recipe, cls="strong"), tag("br"), span("dim", f"{row.base} · {row.name[-6:]}")
-    )
+    facts = " · ".join(filter(None, (row.base, shortened(row.changed, MOST_CHANGED), row.name[-6:])))
+    return join(link(f"run?name={row.name}", row.label or row.recipe, cls="strong"), tag("br"), span("dim", facts, title=row.changed))
 
 
 def _place(row: RunRow) -> Markup:
@@ -52,7 +52,6 @@ def _place(row: RunRow) -> Markup:
 
 
 def head(row: RunRow, facts: Mapping[str, Any]) -> Markup:
-    overrides = " ".join(map(str, facts.get("overrides") or ()))
     parts: list[Child] = [
         div("run-title", tag("h2", row.label or row.recipe), badge(row.state)),
         div(
@@ -63,8 +62,8 @@ def head(row: RunRow, facts: Mapping[str, Any]) -> Markup:
         ),
         div("dim mono", row.name),
     ]
-    if overrides:
-        parts.append(div("dim mono", f"changed: {overrides}"))
+    if row.changed:
+        parts.append(div("dim mono", f"changed: {row.changed}"))
     if row.headline:
         parts.append(note("good", tag("strong", row.headline)))
     error = facts.get("error")
@@ -100,8 +99,8 @@ def _running(stage: StageView) -> str:
     return f"{stage.what}, about {length(stage.left)} left"
 
 
-SIDES = (("chosen", "rejected"),)
-ORDER = ("prompt", "response", "chosen", "rejected")
+ORDER = ("prompt", "candidate", "response", "chosen", "rejected")
+HIDDEN = ("id", "at")
 
 
 def samples(rows: Sequence[Mapping[str, Any]]) -> Markup:
@@ -112,18 +111,30 @@ def samples(rows: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def _sample(row: Mapping[str, Any]) -> Markup:
-    texts = {key: value for key, value in row.items() if isinstance(value, str) and key not in ("id", "at")}
-    ordered = sorted(texts, key=lambda key: ORDER.index(key) if key in ORDER else len(ORDER))
-    figures = [
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in row.items()
-        if isinstance(value, int | float)
-    ]
+    ordered = sorted(row, key=lambda key: ORDER.index(key) if key in ORDER else len(ORDER))
+    figures = [_figure(key, row[key]) for key in ordered if isinstance(row[key], int | float)]
     blocks = [
-        div(f"sample-text {key if key in ORDER else 'other'}", span("label", key.replace("_", " ")), div("pre", texts[key].strip()))
+        div(f"sample-text {key if key in ORDER else 'other'}", span("label", key.replace("_", " ")), *(div("pre", told) for told in texts))
         for key in ordered
+        if key not in HIDDEN and (texts := _texts(row[key]))
     ]
     return div("sample", div("dim", " · ".join(figures)) if figures else None, *blocks)
+
+
+def _figure(key: str, value: float) -> str:
+    return f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+
+
+def _texts(value: Any) -> list[Markup]:
+    """The texts in a value: itself, those of a list, or a ``text`` with what is told beside it (a judgement and its score)."""
+    if isinstance(value, str):
+        return [text(value.strip())]
+    if isinstance(value, list):
+        return [told for one in value for told in _texts(one)]
+    if isinstance(value, Mapping) and isinstance(value.get("text"), str):
+        beside = [_figure(key, v) for key, v in value.items() if isinstance(v, int | float) and not isinstance(v, bool)]
+        return [join(value["text"].strip(), span("dim", f"  {' · '.join(beside)}") if beside else None)]
+    return []
 
 
 def log(lines: str) -> Markup:

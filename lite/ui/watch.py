@@ -34,6 +34,8 @@ class RunRow:
     started: datetime | None
     seconds: float | None
     headline: str
+    changed: str = ""
+    """the overrides that it was started with"""
 
     @property
     def live(self) -> bool:
@@ -80,6 +82,7 @@ def row(run: Run, now: datetime | None = None) -> RunRow:
         started=moment(facts.get("started")),
         seconds=(end - started).total_seconds() if started and end else None,
         headline=headline(run.report()) if state == "done" else "",
+        changed=" ".join(map(str, facts.get("overrides") or ())).replace('"', ""),
     )
 
 

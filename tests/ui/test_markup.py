@@ -34,7 +34,7 @@ def test_no_view_lets_a_text_become_markup(attack):
     row = PairRow("1", attack, attack, attack + "x", attack, attack, figures={attack: attack})
     for made in (
         dialogueview.pair(row),
-        views.samples([{"prompt": attack, attack: attack}]),
+        views.samples([{"prompt": attack, attack: attack, "judgements": [{"text": attack, "score": 3}], "candidates": [attack]}]),
         views.log(attack),
         charts.grid(charts_of([{"step": 1, attack: 2.0}])),
         table(["a"], [[attack]]),
@@ -67,3 +67,10 @@ def test_a_cell_knows_its_column():
 
 def test_line_breaks_stay():
     assert text("a\nb\tc") == Markup("a\nb\tc")
+
+
+def test_samples_show_lists_and_what_was_judged():
+    made = views.samples(
+        [{"id": "p1", "k": 1, "candidate": "Yes.", "judgements": [{"score": 4, "text": "Fine."}], "candidates": ["A", "B"]}]
+    )
+    assert "Fine.<span" in made and "score 4" in made and ">A<" in made and ">B<" in made and "p1" not in made

@@ -21,8 +21,7 @@ def build(site: Site, page: gr.Blocks) -> None:
         stop = gr.Button("Stop", variant="secondary", size="sm", scale=0, min_width=110)
         stop_now = gr.Button("Stop now", variant="stop", size="sm", scale=0, min_width=110)
         resume = gr.Button("Resume", variant="primary", size="sm", scale=0, min_width=110)
-        pairs = gr.Button("Pairs", size="sm", scale=0, min_width=90)
-        chat = gr.Button("Chat", size="sm", scale=0, min_width=90)
+        ways = {place: gr.Button(place.capitalize(), size="sm", scale=0, min_width=90) for place in ("pairs", "rate", "chat", "export")}
     strip = gr.HTML()
     with gr.Tabs(visible=False) as tabs:
         with gr.Tab("Figures", id="figures"):
@@ -68,13 +67,13 @@ def build(site: Site, page: gr.Blocks) -> None:
             "pictures": figures(run, chosen),
             "texts": views.samples(watch.samples(run, _stage_with_samples(run, chosen))),
             "results": reportview.report(run.report()) if row.state == "done" else _no_results(row.state),
-            "log": views.log(watch.tail(run.folder.log, LOG_LINES)),
+            "log": views.log(watch.tail(run.folder.log, LOG_LINES) or watch.tail(run.folder.console, LOG_LINES)),
         }
         sends = [gr.skip() if before.get(key) == content else content for key, content in new.items()]
         same = before.get("stages") == " ".join(with_figures) and before.get("state") == row.state
         controls = [gr.skip()] * 5 if same else [
             gr.Radio(with_figures, value=chosen, visible=len(with_figures) > 1),
-            gr.Button(visible=row.live),
+            gr.Button("Stop", visible=row.live, interactive=True),
             gr.Button(visible=row.live),
             gr.Button(visible=row.state in views.RESUMABLE),
             gr.Timer(active=row.live),
@@ -85,7 +84,12 @@ def build(site: Site, page: gr.Blocks) -> None:
     def end(run_name: str, now: bool) -> None:
         run = site.need(run_name)
         launch.stop(run, now=now)
-        gr.Info("The run is being ended." if now else "The run stops after what it is doing, and can be resumed.", duration=5)
+        gr.Info(
+            "The run is being ended."
+            if now
+            else "The run stops after its step, and can be resumed. A long step? Stop now ends it at once.",
+            duration=8,
+        )
 
     @told
     def go_on(run_name: str):
@@ -97,10 +101,12 @@ def build(site: Site, page: gr.Blocks) -> None:
     page.load(attach, None, [*shown, name, buttons, tabs, recipe], **QUIET)
     timer.tick(look, [name, stage, sent], shown, **QUIET)
     stage.input(look, [name, stage, sent], shown, **QUIET)
-    stop.click(lambda n: end(n, False), name, None, **QUIET)
+    stop.click(lambda n: end(n, False), name, None, **QUIET).success(
+        lambda: gr.Button("Stopping ...", interactive=False), None, stop, **QUIET
+    )
     stop_now.click(lambda n: end(n, True), name, None, **QUIET)
     resume.click(go_on, name, [timer, sent], api_visibility="private")
-    for button, place in ((pairs, "pairs"), (chat, "chat")):
+    for place, button in ways.items():
         button.click(None, name, None, js=f"(name) => {{ window.location.href = '{place}?run=' + encodeURIComponent(name) }}")
 
 
