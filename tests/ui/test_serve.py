@@ -57,18 +57,27 @@ serve(Path(sys.argv[1]), Door(login=("me", "a long password") if sys.argv[2:] el
 """
 
 
+def start_page(runs: Path, *words: str) -> tuple[subprocess.Popen[str], str]:
+    """The page in a process of its own, and its address."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(runs), *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    told = next((line for line in process.stderr if line.startswith("lite is at")), "")
+    assert told, "the page did not come up"
+    return process, told.split()[3]
+
+
+def end_page(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
 @contextmanager
 def served(runs: Path, *words: str) -> Iterator[str]:
-    """The page in a process of its own; its address."""
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(runs), *words], stderr=subprocess.PIPE, text=True)
+    process, address = start_page(runs, *words)
     try:
-        assert process.stderr
-        told = next((line for line in process.stderr if line.startswith("lite is at")), "")
-        assert told, "the page did not come up"
-        yield told.split()[3]
+        yield address
     finally:
-        process.kill()
-        process.communicate()
+        end_page(process)
 
 
 @pytest.fixture(scope="module")
