@@ -16,6 +16,7 @@ from pydantic import BaseModel
 import lite
 from lite import recipe
 from lite.contracts import CONTRACTS
+from lite.errors import RecipeError
 from lite.knobs import BaseSpec
 from lite.plan import plan
 
@@ -207,12 +208,24 @@ def test_pure_numerics_know_nothing_of_the_rest():
 
 
 def test_no_eval_no_pickle_no_foreign_code():
+    """S8, S9: code that comes with a model is never run, and nothing is unpickled."""
     for module, path in FILES.items():
         text = path.read_text(encoding="utf-8")
         assert "trust_remote_code=True" not in text, module
         called = {node.func.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
         assert not called & {"eval", "exec"}, module
-        assert not inside("pickle", tuple(imported(path))), module
+        assert not {name for name in imported(path) if inside(name, ("pickle", "dill", "joblib", "cloudpickle", "shelve"))}, module
+        loads = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute) and node.attr == "load"]
+        assert not [node for node in loads if isinstance(node.value, ast.Name) and node.value.id in ("torch", "np", "numpy")], module
+
+
+@pytest.mark.parametrize("name", recipe.built_in())
+def test_no_recipe_asks_for_foreign_code(name):
+    """S8: there is no such key, so none can be written either."""
+    text = recipe.built_in()[name].read_text(encoding="utf-8")
+    assert "trust_remote_code" not in text
+    with pytest.raises(RecipeError, match="no such key"):
+        recipe.loads(text, ["base.trust_remote_code=true"])
 
 
 def readme_commands() -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 A line of a .txt file is one prompt, or one premise where the task has an ``ask``; blank lines are skipped. A folder has a file
 per split, ``train.*`` and ``test.*`` and perhaps ``dev.*``: a subset of hh-rlhf as it is published, or what a prompts stage left.
+Nothing is ever unpacked to disk, and a file that unpacks to a line or a number of rows without end is refused.
 """
 
 import csv
@@ -9,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ ENDINGS = (".jsonl", ".csv", ".txt")
 SPLITS = ("train", "dev", "test")
 NAMED = ("micro", "hh-rlhf", "oasst1", "oasst2")
 """Sources that are no place on disk, whatever lies in the working directory."""
+
+MOST_CHARACTERS = 16 * 2**20
+"""Of one line."""
+MOST_ROWS = 5_000_000
 
 Row = tuple[str, Any]
 """Where a row stands in its file ("line 3"), and its columns; in their place a SchemaError where it cannot be read."""
@@ -70,7 +75,11 @@ def read_file(path: Path, *, plain: str) -> Iterator[Row]:
     reader = {".jsonl": _jsonl, ".csv": _csv}.get(Path(path.name.removesuffix(".gz")).suffix)
     try:
         with _opened(path) as text:
-            yield from reader(text) if reader else _lines(text, plain)
+            lines = _bounded(text, path)
+            for number, row in enumerate(reader(lines) if reader else _lines(lines, plain)):
+                if number == MOST_ROWS:
+                    raise RecipeError(str(path), [f"more than {MOST_ROWS:,} rows; give a part of it"])
+                yield row
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as e:  # the last three: a torn or mislabelled archive
         raise RecipeError(str(path), [f"cannot be read: {e}"]) from e
 
@@ -82,8 +91,16 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
         yield io.TextIOWrapper(packed, encoding="utf-8-sig")  # type: ignore[arg-type]
 
 
-def _jsonl(text: io.TextIOWrapper) -> Iterator[Row]:
-    for number, line in enumerate(text, 1):
+def _bounded(text: io.TextIOWrapper, path: Path) -> Iterator[str]:
+    """The lines, none of them longer than memory bears: a few kilobytes of an archive can be gigabytes of one line."""
+    while line := text.readline(MOST_CHARACTERS + 1):
+        if len(line) > MOST_CHARACTERS:
+            raise RecipeError(str(path), [f"a line of more than {MOST_CHARACTERS:,} characters; is it a file of rows?"])
+        yield line
+
+
+def _jsonl(lines: Iterable[str]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
@@ -91,9 +108,9 @@ def _jsonl(text: io.TextIOWrapper) -> Iterator[Row]:
                 yield f"line {number}", SchemaError(f"not JSON: {e}")
 
 
-def _csv(text: io.TextIOWrapper) -> Iterator[Row]:
+def _csv(lines: Iterable[str]) -> Iterator[Row]:
     """A row of a CSV file may take many lines, so rows are counted; the header is not one."""
-    reader = csv.DictReader(text, strict=True)
+    reader = csv.DictReader(lines, strict=True)
     number = 0
     try:
         for number, row in enumerate(reader, 1):
@@ -104,7 +121,7 @@ def _csv(text: io.TextIOWrapper) -> Iterator[Row]:
         yield f"row {number + 1}", SchemaError(f"not CSV: {e} (file line {reader.line_num})")
 
 
-def _lines(text: io.TextIOWrapper, column: str) -> Iterator[Row]:
-    for number, line in enumerate(text, 1):
+def _lines(lines: Iterable[str], column: str) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
         if line.strip():
             yield f"line {number}", {column: line.strip()}

@@ -44,13 +44,21 @@ def check_recipe(text: str, overrides: Sequence[str], roots: Sequence[Path]) -> 
 def _harmless(value: str, roots: Sequence[Path]) -> bool:
     if "\0" in value or value.startswith("\\\\") or "://" in value:
         return False
-    if "\\" in value or "/" in value or value.startswith(("~", ".")):
-        return inside(Path(value.replace("\\", "/")), roots)
+    path = Path(value.replace("\\", "/"))
+    named = "\\" in value or "/" in value or value.startswith(("~", "."))
     try:
-        linked = Path(value).is_symlink()
+        there = named or path.is_symlink() or path.is_dir()
     except OSError:  # too long for a name, so none
         return True
-    return not linked or inside(Path(value), roots)
+    return not there or (inside(path, roots) and not _leads_out(path.expanduser(), roots))
+
+
+def _leads_out(folder: Path, roots: Sequence[Path]) -> bool:
+    """Whether a folder holds a link to a place outside: what was unpacked there may have brought it."""
+    try:
+        return folder.is_dir() and any(entry.is_symlink() and not inside(entry, roots) for entry in folder.iterdir())
+    except OSError:
+        return True
 
 
 def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,11 @@
 import gzip
+import tarfile
+import zipfile
 
 import pytest
 
 from lite.errors import RecipeError
+from lite.sources import files
 from lite.sources.files import read_file, row_files, splits_of
 from lite.sources.rows import SchemaError
 
@@ -69,6 +72,43 @@ def test_a_torn_archive_is_told_with_its_name(content, tmp_path):
     file.write_bytes(content)
     with pytest.raises(RecipeError, match=r"a\.jsonl\.gz.*\n.*cannot be read"):
         rows(file)
+
+
+@pytest.mark.parametrize("name", ["rows.zip", "rows.tar.gz", "rows.jsonl.zip", "rows.tgz"])
+def test_an_archive_of_several_files_is_no_source_and_nothing_of_it_is_unpacked(name, tmp_path):
+    """S15: with an entry that would climb out of the folder it is unpacked in."""
+    inside = tmp_path / "in"
+    inside.mkdir()
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(inside / name, "w") as packed:
+            packed.writestr("../canary", "x")
+    else:
+        with tarfile.open(inside / name, "w:gz") as packed:
+            packed.addfile(tarfile.TarInfo("../canary"))
+    with pytest.raises(RecipeError, match="no ending that is known"):
+        splits_of(str(inside / name))
+    assert sorted(tmp_path.rglob("*")) == [inside, inside / name]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "txt"])
+def test_a_small_archive_that_unpacks_to_one_endless_line_is_refused(ending, tmp_path):
+    """S15: nothing beyond the bound is read."""
+    file = tmp_path / f"a.{ending}.gz"
+    with gzip.open(file, "wb", compresslevel=1) as packed:
+        for _ in range(files.MOST_CHARACTERS // 2**20 * 2):
+            packed.write(b"a" * 2**20)
+    with pytest.raises(RecipeError, match="a line of more than"):
+        rows(file)
+
+
+def test_rows_without_end_are_refused(monkeypatch, tmp_path):
+    """S15."""
+    monkeypatch.setattr(files, "MOST_ROWS", 3)
+    (tmp_path / "a.txt").write_text("a\n" * 4)
+    with pytest.raises(RecipeError, match="more than 3 rows"):
+        rows(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_text("a\n" * 3)
+    assert len(rows(tmp_path / "a.txt")) == 3
 
 
 def test_bytes_that_are_no_text_are_told_with_the_files_name(tmp_path):

@@ -19,6 +19,7 @@ from lite.stages.ppo import ppo
 from lite.stages.prompts import prompts
 from lite.stages.reward import reward
 from lite.stages.sft import sft
+from tests.pickles import plant
 
 LORA = LoraSpec(r=4, alpha=8, dropout=0.1)
 REWARD = RewardSpec(lora=LORA, epochs=2, lr=1e-3, batch_pairs=4, save_every=2)
@@ -123,6 +124,7 @@ def test_a_training_that_died_goes_on_to_the_same_bits(kind, deaths, stages, who
 
 @pytest.mark.parametrize("kind", ["reward", "sft", "dpo", "ppo"])
 def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, whole, make_bench, folder):
+    """And what lies beside in the checkpoint is not unpickled (S9)."""
     expected, _ = whole(kind)
     ckpt = folder("ckpt")
     for step in (1, 3):
@@ -133,8 +135,11 @@ def test_a_stop_keeps_the_step_that_it_comes_in(kind, stages, whole, make_bench,
         assert [m["step"] for m in bench.reporter.metrics if not m.keys() & {"dev_reward", "held_out_loss"}] == (
             [1] if step == 1 else [2, 3]
         )
+    canary = folder("canary") / "made"
+    for checkpoint in ckpt.glob("checkpoint-*"):
+        plant(checkpoint, canary)
     found = stages[kind](folder("resumed"), make_bench(kind, ckpt=ckpt))
-    assert largest_difference(expected.path, found.path) == 0.0
+    assert largest_difference(expected.path, found.path) == 0.0 and not canary.exists()
 
 
 def test_a_training_that_was_stopped_after_its_last_step_has_nothing_left_to_do(stages, whole, make_bench, folder, monkeypatch):

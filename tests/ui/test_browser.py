@@ -7,6 +7,7 @@ looked at too: no dialog, no request to anywhere else (S11).
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Watched:
     def __init__(self, browser, address: str, *, width: int = 1280, theme: str = "light"):
         self.page = browser.new_page(viewport={"width": width, "height": 860})
         self.address, self.theme, self.dialogs, self.elsewhere, self.errors = address.rstrip("/"), theme, [], [], []
-        self.page.set_default_timeout(120 * SECONDS)
+        self.page.set_default_timeout(300 * SECONDS)  # of a busy machine; nothing here takes a tenth of it
         self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self._note(request.url))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -90,11 +91,15 @@ def steps(run: read.Run) -> list[int]:
     return [line["step"] for line in read.lines(run.folder.path / "stages" / "04-ppo" / "metrics.jsonl") if "reward" in line]
 
 
-def gone(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
+def gone(group: int, seconds: float = 30) -> bool:
+    """Whether nothing of a process group is left; its state on disk is written before it ends."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
     return False
 
 
@@ -124,7 +129,7 @@ def stop_and_resume(browser, pages: Pages, run: read.Run) -> None:
     here, there = Watched(browser, pages.address), Watched(browser, pages.address)
     page, other = here.open(f"run?name={run.name}"), there.open("run")
     for each in (page, other):
-        each.locator(".run-head .badge.running").wait_for(timeout=10 * SECONDS)
+        each.locator(".run-head .badge.running").wait_for(timeout=30 * SECONDS)
     shown = [int(each.locator("li.stage.running .dim").inner_text().split()[0]) for each in (page, other)]
     assert abs(shown[0] - shown[1]) <= 1
     there.close()

@@ -48,6 +48,20 @@ def test_hub_ids_and_folders_inside_pass(tmp_path, monkeypatch, small_recipe, va
     places.check_recipe(small_recipe, [f"base.model={value}"], [tmp_path])
 
 
+@pytest.mark.parametrize("value", ["data", "./data"])
+def test_a_folder_with_a_link_that_leads_out_is_refused(tmp_path, monkeypatch, small_recipe, value):
+    """S15: an archive that was unpacked there may have brought it. A link to a place inside is none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "mine.jsonl").write_text("{}", encoding="utf-8")
+    (tmp_path / "data" / "test.jsonl").symlink_to(tmp_path / "mine.jsonl")
+    text = small_recipe.replace("{train: 6,", f"{{source: {value}, train: 6,")
+    places.check_recipe(text, [], [tmp_path])
+    (tmp_path / "data" / "train.jsonl").symlink_to("/etc/passwd")
+    with pytest.raises(RecipeError, match="outside the folders"):
+        places.check_recipe(text, [], [tmp_path])
+
+
 @pytest.mark.parametrize(
     "text", ["a: !!python/object/apply:os.system ['touch x']", "a: &a [1]\nb: *a", "x: " + "y" * 1_000_001, "[" * 5000]
 )
