@@ -3,15 +3,17 @@
 import json
 import os
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from lite.contracts import CONTRACTS
 from lite.runs import read
 from lite.runs.journal import clean
-from lite.runs.layout import StageFolder
+from lite.runs.layout import StageFolder, stage_of
 from lite.runs.read import Run
 
 LIVE = ("running", "queued", "stopping")
@@ -140,12 +142,23 @@ def _running(n: int, id: str, kind: str, run: Run, record: read.StageRecord | No
 
 
 def stage_folder(run: Run, id: str) -> StageFolder | None:
-    return next((record.folder for record in run.stages() if record.id == id), None)
+    """By its name: nothing is read."""
+    return next((folder for folder in run.folder.stages() if stage_of(folder.out) == id), None)
 
 
-def metrics(run: Run, id: str) -> list[dict[str, Any]]:
+def metrics(run: Run, id: str) -> Sequence[Mapping[str, Any]]:
+    """The lines of figures of a stage. A file that has not changed is not read again, however many tabs look at it."""
     folder = stage_folder(run, id)
-    return list(read.lines(folder.metrics)) if folder else []
+    try:
+        stat = folder.metrics.stat() if folder else None
+    except OSError:
+        return ()
+    return _metrics(folder.metrics, stat.st_size, stat.st_mtime_ns) if folder and stat else ()
+
+
+@lru_cache(maxsize=64)
+def _metrics(file: Path, size: int, changed: int) -> tuple[dict[str, Any], ...]:
+    return tuple(read.lines(file))
 
 
 def samples(run: Run, id: str, most: int = 12) -> list[dict[str, Any]]:

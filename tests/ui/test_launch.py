@@ -1,4 +1,4 @@
-"""Runs as processes of their own: started, refused, stopped, resumed (S7, R8, R9)."""
+"""Runs as processes of their own: started, refused, stopped, resumed (S7, R6, R8, R9)."""
 
 import contextlib
 import json
@@ -14,11 +14,14 @@ from lite.errors import LockError, RecipeError, StageError
 from lite.runs import control
 from lite.runs.process import identity
 from lite.runs.read import open_run
-from lite.ui import launch, watch
+from lite.ui import launch, site, views, watch
+from lite.ui.pages import run as page
 
 PROMPTS_ONLY = "base: {model: tiny}\ntask: helpful\nstages:\n  - prompts: {train: 4, dev: 1, test: 2}\n"
 HOLDER = """
-import fcntl, os, subprocess, sys, time
+import fcntl, os, signal, subprocess, sys, time
+if sys.argv[2:] == ["wedged"]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as one that hangs in a kernel; its child inherits it
 lock = open(sys.argv[1], "a")
 fcntl.flock(lock, fcntl.LOCK_EX)
 child = subprocess.Popen(["sleep", "60"])
@@ -51,12 +54,21 @@ def gone(pid: int, seconds: float = 5) -> bool:
     return False
 
 
-@pytest.fixture
-def held(fakes):
+PAGE = """
+import sys, time
+from pathlib import Path
+from lite.ui import launch
+print(launch.start(Path(sys.argv[1]), sys.argv[2]).name, flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def holding(fakes, *how: str):
     """A run whose lock a process in a session of its own holds, with a child beside it."""
     run = fakes.go().run
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(run.folder.lock)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", HOLDER, str(run.folder.lock), *how], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout
     child = int(process.stdout.readline())
@@ -67,6 +79,49 @@ def held(fakes):
             os.kill(pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
+
+
+@pytest.fixture
+def held(fakes):
+    with holding(fakes) as found:
+        yield found
+
+
+def test_a_run_goes_on_when_its_page_and_the_pages_terminal_are_killed(tmp_path):
+    """R6. The page's whole process group is killed, as when a terminal is closed."""
+    page = subprocess.Popen(
+        [sys.executable, "-c", PAGE, str(tmp_path / "runs"), PROMPTS_ONLY], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert page.stdout
+    name = page.stdout.readline().strip()
+    os.killpg(page.pid, signal.SIGKILL)
+    page.communicate()
+    assert ended(open_run(tmp_path / "runs" / name)).state == "done"
+
+
+def test_a_run_that_was_killed_is_told_as_interrupted_with_its_last_lines(held):
+    """R9: at the next look, which is 1.5 s away at most; it can be gone on with."""
+    run, process, _ = held
+    run.folder.log.write_text("".join(f"line {i}\n" for i in range(1, 100)), encoding="utf-8")
+    assert watch.row(open_run(run.folder.path)).state == "running"
+    process.kill()
+    process.wait()
+    assert site.TICK_SECONDS <= 5
+    row = watch.row(open_run(run.folder.path))
+    assert row.state == "interrupted" and not row.live and row.state in views.RESUMABLE
+    assert "Resume goes on" in views.head(row, run.facts)
+    assert watch.tail(run.folder.log, page.LOG_LINES).splitlines()[-40:] == [f"line {i}" for i in range(60, 100)] and page.LOG_LINES >= 40
+
+
+def test_a_wedged_run_is_left_by_stop_and_ended_by_stop_now_with_all_that_it_started(fakes):
+    """R8."""
+    with holding(fakes, "wedged") as (run, process, child):
+        launch.stop(run)
+        time.sleep(0.3)
+        assert process.poll() is None and open_run(run.folder.path).state == "running"
+        launch.stop(run, now=True)
+        assert process.wait(5) == -signal.SIGKILL and gone(child)
+        assert open_run(run.folder.path).state == "stopped"
 
 
 def test_a_run_is_started_in_a_session_of_its_own_and_its_words_are_values(tmp_path):

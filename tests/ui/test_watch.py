@@ -92,6 +92,21 @@ def test_the_newest_samples_come_first_and_torn_lines_are_left_out(done_run):
     assert watch.samples(done_run, "nothing", 3) == []
 
 
+def test_three_tabs_read_figures_once_and_all_see_the_new_ones(done_run, monkeypatch):
+    """R7: what tabs cost does not grow with what a run has written."""
+    reads, lines = [], watch.read.lines
+    monkeypatch.setattr(watch.read, "lines", lambda file: reads.append(file) or lines(file))
+    tabs = [watch.metrics(done_run, "ppo") for _ in range(3)]
+    assert len(reads) == 1 and [len(t) for t in tabs] == [5] * 3
+    folder = watch.stage_folder(done_run, "ppo")
+    assert folder
+    with folder.metrics.open("a") as f:
+        f.write('{"step": 6, "reward": 0.6}\n{"step": 7, "rew')
+    tabs = [watch.metrics(done_run, "ppo") for _ in range(3)]
+    assert len(reads) == 2 and [t[-1]["step"] for t in tabs] == [6] * 3
+    assert watch.metrics(done_run, "nothing") == () and watch.metrics(done_run, "prompts") != ()
+
+
 def test_broken_files_are_not_fatal(done_run):
     done_run.folder.plan.write_text("{", encoding="utf-8")
     done_run.folder.resolved.unlink()
