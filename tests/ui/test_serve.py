@@ -1,6 +1,9 @@
 """The page as it is served: who gets in, what is open, what the pages answer (S1, S2, S13, S14)."""
 
 import json
+import os
+import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gradio_client
 import pytest
 
 from lite.errors import LockError, PreconditionError, RecipeError
@@ -71,6 +75,11 @@ def end_page(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def served(runs: Path, *words: str) -> Iterator[str]:
     process, address = start_page(runs, *words)
@@ -81,10 +90,17 @@ def served(runs: Path, *words: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def closed(runs):
+def page(runs):
+    """The page's process, how much of a processor it took to come up, and its address."""
+    process, address = start_page(runs)
+    yield process, processor_seconds(process.pid), address
+    end_page(process)
+
+
+@pytest.fixture(scope="module")
+def closed(page):
     """The page on loopback without a login."""
-    with served(runs) as address:
-        yield address
+    return page[2]
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +159,44 @@ def test_a_login_file(tmp_path):
 def test_every_page_is_there(closed, path):
     code, body = status(closed, path)
     assert code == 200 and "gradio" in body
+
+
+def call(address: str, name: str, *given: object, outputs: int | None = None) -> object:
+    """What a handler answers to whoever speaks to the queue past the page."""
+    known = json.loads(status(address, "/config")[1])["dependencies"]
+    found = next(d for d in known if re.fullmatch(rf"{name}(_\d+)?", d["api_name"] or "") and outputs in (None, len(d["outputs"])))
+    session = secrets.token_hex(5)
+    body = json.dumps({"data": list(given), "fn_index": found["id"], "session_hash": session}).encode()
+    assert status(address, "/gradio_api/queue/join", method="POST", data=body, Content_Type="application/json")[0] == 200
+    told = status(address, f"/gradio_api/queue/data?session_hash={session}")[1]
+    events = [json.loads(line.removeprefix("data: ")) for line in told.splitlines() if line.startswith("data: ")]
+    return next(event["output"] for event in events if event["msg"] == "process_completed")
+
+
+def test_handlers_answer_past_the_page_with_what_the_page_would_show(closed, runs):
+    """S13: private is not a boundary."""
+    run = next(p.name for p in runs.iterdir() if (p / "run.json").is_file())
+    assert run in str(call(closed, "look", "", "all", None, outputs=2))
+    assert run not in str(call(closed, "look", "no such", "all", None, outputs=2))
+    assert run in str(call(closed, "look", run, None, None, outputs=12))
+    assert run not in str(call(closed, "look", f"../runs/{run}", None, None, outputs=12))
+
+
+def test_a_client_is_offered_nothing(closed):
+    """S13: no handler is an interface for programs; the command line is."""
+    client = gradio_client.Client(closed, verbose=False)
+    assert client.view_api(return_format="dict", print_info=False) == {"named_endpoints": {}, "unnamed_endpoints": {}}
+
+
+def test_a_client_needs_the_login(opened):
+    with pytest.raises(ValueError, match="Please login"):
+        gradio_client.Client(opened, verbose=False)
+    gradio_client.Client(opened, auth=("me", "a long password"), verbose=False)
+
+
+def test_the_page_comes_up_within_six_seconds_of_work(page):
+    """Counted in seconds of a processor, since this one may be busy."""
+    assert page[1] < 6
 
 
 def test_hosts_origins_and_headers_of_the_served_page(closed):
@@ -227,7 +281,15 @@ def test_a_second_page_for_the_same_runs_is_told_where_the_first_is(tmp_path):
             serve.serve(tmp_path, Door())
 
 
-def test_no_torch_in_the_process_of_the_page():
+def test_no_torch_in_the_process_of_the_page(page, closed):
+    """Not even after every page was looked at and run's handlers were called."""
+    for path in ("/", "/new", "/run", "/pairs", "/rate", "/chat", "/export", "/machine"):
+        status(closed, path)
+    call(closed, "look", "", "all", None, outputs=2)
+    assert "torch" not in Path(f"/proc/{page[0].pid}/maps").read_text(encoding="utf-8")
+
+
+def test_no_module_of_the_page_imports_torch():
     code = "import sys, lite.ui.serve; bad = {'torch', 'transformers', 'peft', 'trl', 'datasets'} & set(sys.modules); assert not bad, bad"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
