@@ -1,6 +1,7 @@
 """Pictures of a report where they say it better than a table: success by model, and how sure the labels of every set of pairs are.
 
-Drawn with Pillow, which comes with gradio; without it there are tables alone.
+Drawn with Pillow, which comes with gradio; without it there are tables alone. They are twice as large as they are shown: at the size
+of a screen's pixels the font's widths are rounded to whole ones, and words run into each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 AVAILABLE = find_spec("PIL") is not None
-WIDTH, ROW, LEFT, RIGHT, TOP = 760, 30, 190, 70, 44
+WIDTH, ROW, LEFT, RIGHT, TOP, FONT = 1520, 60, 380, 140, 88, 26
 INK, PALE, BAR, SPAN = "#222222", "#dddddd", "#4878a8", "#16324f"
 FOLDER = "pictures"
 
@@ -44,21 +45,21 @@ def _certainty(sets: Mapping[str, Any]) -> Any:
 def _bars(title: str, rows: Sequence[tuple[str, float, Sequence[float] | None]], *, most: float) -> Any:
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = Image.new("RGB", (WIDTH, TOP + ROW * len(rows) + 14), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default()
+    picture = Image.new("RGB", (WIDTH, TOP + ROW * len(rows) + 28), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
 
     def x(value: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * min(max(value / most, 0.0), 1.0)
 
-    pen.text((12, 10), title, fill=INK, font=font)
+    pen.text((24, 20), title, fill=INK, font=font)
     for i, (name, value, span) in enumerate(rows):
         y = TOP + ROW * i
-        pen.text((12, y + 4), name[:30], fill=INK, font=font)
-        pen.rectangle((LEFT, y, x(most), y + ROW - 10), outline=PALE)
-        pen.rectangle((LEFT, y, x(value), y + ROW - 10), fill=BAR)
+        pen.text((24, y + 4), name[:26], fill=INK, font=font)
+        pen.rectangle((LEFT, y, x(most), y + ROW - 20), outline=PALE, width=2)
+        pen.rectangle((LEFT, y, x(value), y + ROW - 20), fill=BAR)
         if span:
-            pen.line((x(span[0]), y + ROW // 3, x(span[1]), y + ROW // 3), fill=SPAN, width=3)
+            pen.line((x(span[0]), y + ROW // 3, x(span[1]), y + ROW // 3), fill=SPAN, width=6)
             for edge in span:
-                pen.line((x(edge), y + 3, x(edge), y + ROW - 13), fill=SPAN, width=2)
-        pen.text((x(most) + 8, y + 4), f"{value:.2f}", fill=INK, font=font)
+                pen.line((x(edge), y + 6, x(edge), y + ROW - 26), fill=SPAN, width=4)
+        pen.text((x(most) + 16, y + 4), f"{value:.2f}", fill=INK, font=font)
     return picture
