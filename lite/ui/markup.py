@@ -1,10 +1,12 @@
 """HTML that cannot be injected into: every text is escaped on its way in, and only this module makes :class:`Markup`."""
 
-from html import escape
+import re
+from html import escape, unescape
 from typing import TypeAlias
 
 from lite.runs.journal import CONTROL
 
+TAG = re.compile(r"<[^>]*>")
 VOID = ("br", "hr", "col")
 
 
@@ -84,7 +86,7 @@ def problems(lines: list[str], title: str = "This needs mending first") -> Marku
 
 def table(header: list[Child], rows: list[list[Child]], cls: str = "") -> Markup:
     """Every cell carries its column's name, so that a narrow screen can show rows as cards."""
-    names = [str(cell) if isinstance(cell, str) and not isinstance(cell, Markup) else None for cell in header]
+    names = [unescape(TAG.sub("", cell)) if isinstance(cell, Markup) else str(cell or "") or None for cell in header]
     body = [tag("tr", [tag("td", cell, data_label=names[i]) for i, cell in enumerate(row)]) for row in rows]
     head = tag("thead", tag("tr", [tag("th", cell) for cell in header])) if any(header) else None
     return div("scroll", tag("table", head, tag("tbody", body), cls=f"plain {cls}".strip()))

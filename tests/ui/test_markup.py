@@ -62,7 +62,9 @@ def test_links_lead_to_our_pages_only(where):
 
 def test_a_cell_knows_its_column():
     made = table(["Name", tag("i", "x")], [["a", "b"]])
-    assert '<td data-label="Name">a</td>' in made and "<td>b</td>" in made
+    assert '<td data-label="Name">a</td>' in made and '<td data-label="x">b</td>' in made
+    assert "<td>b</td>" in table([""], [["b"]])
+    assert 'data-label="a &amp; b"' in table([tag("i", "a & b", title="<c>")], [["x"]])
 
 
 def test_line_breaks_stay():

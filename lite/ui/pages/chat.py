@@ -27,7 +27,7 @@ def build(site: Site, page: gr.Blocks) -> None:
     )
     with gr.Row():
         run = gr.Dropdown([], label="Run", scale=2, min_width=200)
-        models = gr.Dropdown([], label="Models", info="One to three", multiselect=True, max_choices=PANES, scale=3, min_width=240)
+        models = gr.Dropdown([], label="Models", info="One to three", multiselect=True, max_choices=PANES, scale=3, min_width=290)
         blind = gr.Checkbox(False, label="Blind", info="Hide which is which until you vote", scale=1, min_width=140)
     state = gr.State(Talk())
     view = gr.HTML(elem_id="chat-view")

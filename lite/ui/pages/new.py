@@ -40,7 +40,7 @@ def build(site: Site, page: gr.Blocks) -> None:
                     label="Graphics card",
                     info="To see what another card could do",
                 )
-            with gr.Row():
+            with gr.Row(elem_classes="settings"):
                 numbers = [
                     gr.Number(label=s.label, info=s.about, precision=0 if s.whole else None, min_width=160, visible=False) for s in SETTINGS
                 ]
@@ -55,7 +55,7 @@ def build(site: Site, page: gr.Blocks) -> None:
                 with gr.Row():
                     reset = gr.Button("Back to the recipe", size="sm")
                     save = gr.DownloadButton("Save YAML", size="sm")
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=320, elem_classes="sticky"):
             cost = gr.HTML()
             command = gr.Textbox(label="The same on the command line", interactive=False, lines=2, buttons=["copy"], elem_classes="command")
             start = gr.Button("Start", variant="primary", size="lg", interactive=False)

@@ -19,9 +19,9 @@ REVIEWS = {ALL: "", "excluded": "exclude", "flipped": "flip", "untouched": "keep
 def build(site: Site, page: gr.Blocks) -> None:
     gr.HTML(title("Pairs", "What training learns from: two replies to each prompt, one of them preferred. Differences are marked."))
     with gr.Row():
-        run = gr.Dropdown([], label="Run", scale=3)
+        run = gr.Dropdown([], label="Run", scale=3, min_width=250)
         stage = gr.Dropdown([], label="Stage", scale=1, min_width=120)
-        words = gr.Textbox(label="Search", placeholder="words in any text", scale=2, max_length=200)
+        words = gr.Textbox(label="Search", placeholder="words in any text", scale=2, max_length=200, min_width=200)
         flag = gr.Dropdown([ALL, *FLAGS], value=ALL, label="Show", scale=2, min_width=150)
         review = gr.Dropdown(list(REVIEWS), value=ALL, label="Decision", scale=1, min_width=120)
     place = gr.State(0)

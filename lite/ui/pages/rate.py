@@ -35,9 +35,9 @@ def build(site: Site, page: gr.Blocks) -> None:
         )
     )
     with gr.Row():
-        run = gr.Dropdown([], label="Run", scale=3)
+        run = gr.Dropdown([], label="Run", scale=3, min_width=250)
         first = gr.Dropdown([], label="Model", scale=2, min_width=140)
-        second = gr.Dropdown([], label="against", scale=2, min_width=140)
+        second = gr.Dropdown([], label="Against", scale=2, min_width=140)
     progress = gr.HTML()
     view = gr.HTML()
     with gr.Row(elem_classes="scale-row", visible=False) as scale:
