@@ -28,7 +28,7 @@ def build(site: Site, page: gr.Blocks) -> None:
     with gr.Row():
         run = gr.Dropdown([], label="Run", scale=2, min_width=200)
         models = gr.Dropdown([], label="Models", info="One to three", multiselect=True, max_choices=PANES, scale=3, min_width=290)
-        blind = gr.Checkbox(False, label="Blind", info="Hide which is which until you vote", scale=1, min_width=140)
+    blind = gr.Checkbox(False, label="Blind: which is which is hidden until you vote", container=False)
     state = gr.State(Talk())
     view = gr.HTML(elem_id="chat-view")
     with gr.Row(visible=False) as votes:
