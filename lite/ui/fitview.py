@@ -55,7 +55,15 @@ def _facts(found: Preview) -> Markup:
     cached = found.cached
     rows: list[tuple[Child, Child]] = []
     if len(found.wanted) > 1:
-        rows.append((term("Runs", "The recipe is a sweep: one run for every combination of its values."), _sweep(found)))
+        rows.append(
+            (
+                term(
+                    "Runs",
+                    "The recipe is a sweep: one run for every combination of its values. `lite table` puts their results side by side.",
+                ),
+                _sweep(found),
+            )
+        )
     if found.card and high:
         rows.append(
             (

@@ -37,7 +37,12 @@ def judged_run(fakes):
     out = {record.id: record.folder.out for record in run.stages()}
     write_lines(
         out["respond"] / "candidates.jsonl",
-        [candidate("p1", 0, " Bad."), candidate("p1", 1, " Good."), candidate("p1", 2, " Odd."), candidate("p10", 0, " p1 is no id.")],
+        [
+            candidate("p1", 0, " Bad."),
+            candidate("p1", 1, " Good."),
+            candidate("p1", 2, " Odd."),
+            candidate("p10", 0, " Other.") | {"stop": "p1"},
+        ],
     )
     scores = [("p1", 0, 0, 1), ("p1", 0, 1, 2), ("p1", 1, 0, 5), ("p1", 1, 1, None), ("p1", 2, 0, None), ("p10", 0, 0, 3)]
     write_lines(out["judge"] / "judgements.jsonl", [judgement(*one) for one in scores])
