@@ -1,5 +1,6 @@
 import gzip
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
@@ -91,14 +92,20 @@ def test_an_archive_of_several_files_is_no_source_and_nothing_of_it_is_unpacked(
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "txt"])
-def test_a_small_archive_that_unpacks_to_one_endless_line_is_refused(ending, tmp_path):
-    """S15: nothing beyond the bound is read."""
+def test_a_small_archive_that_unpacks_to_one_endless_line_is_refused(ending, tmp_path, monkeypatch):
+    """S15: and little beyond the bound is ever in memory."""
+    monkeypatch.setattr(files, "MOST_CHARACTERS", 2**20)
     file = tmp_path / f"a.{ending}.gz"
     with gzip.open(file, "wb", compresslevel=1) as packed:
-        for _ in range(files.MOST_CHARACTERS // 2**20 * 2):
+        for _ in range(64):
             packed.write(b"a" * 2**20)
-    with pytest.raises(RecipeError, match="a line of more than"):
-        rows(file)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RecipeError, match="a line of more than"):
+            rows(file)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_rows_without_end_are_refused(monkeypatch, tmp_path):
