@@ -89,9 +89,19 @@ class DpoSpec(TuneSpec):
     min_gap: float = Field(
         default=0.0, ge=0, lt=0.5, description="pairs whose label is no further than this from 1/2 are left out, and counted"
     )
+    labels: Literal["hard", "soft"] = Field(
+        default="hard",
+        description="hard: the likelier response is the better one; soft: a pair's label is its weight, the rest goes to the opposite order",
+    )
     epochs: int = Field(default=1, ge=1)
     lr: float = Field(default=5e-5, gt=0)
     batch_pairs: int = Field(default=16, ge=1, description="pairs per optimiser step")
+
+    @model_validator(mode="after")
+    def soft_labels_fit_the_loss(self) -> "DpoSpec":
+        if self.labels == "soft" and (self.loss != "sigmoid" or self.ld_alpha is not None):
+            raise ValueError("labels: soft is for the loss sigmoid without ld_alpha")
+        return self
 
     @model_validator(mode="after")
     def smoothing_fits_the_loss(self) -> "DpoSpec":

@@ -41,32 +41,24 @@ from lite.model.encoding import Row
 from lite.model.forward import micro_batches
 from lite.model.memory import SCORE, TRAIN, Budget
 from lite.model.optim import LossScale, adamw, warmup_cosine
+from lite.model.reported import named
+from lite.objectives.preference import other_order
 
 IGNORED = -100
 """The label of a position that is not learnt."""
 ACROSS_PAIRS = ("aot", "aot_unpaired")
 """Losses that sort the pairs of a batch: theirs goes through the model at once."""
-FIGURES = {
-    "loss": "loss",
-    "grad_norm": "grad_norm",
-    "learning_rate": "lr",
-    "entropy": "entropy",
-    "mean_token_accuracy": "token_accuracy",
-    "rewards/accuracies": "accuracy",
-    "rewards/margins": "margin",
-    "rewards/chosen": "chosen_reward",
-    "rewards/rejected": "rejected_reward",
-    "logps/chosen": "chosen_logp",
-    "logps/rejected": "rejected_logp",
-}
-"""TRL's names of what is reported -> ours."""
 
 
 class Twin(NamedTuple):
-    """A preferred and a rejected response to one prompt; both rows have the same prompt ids."""
+    """A preferred and a rejected response to one prompt; both rows have the same prompt ids.
+
+    ``label``: the probability that ``chosen`` is the better one. Only the sigmoid loss knows labels under 1.
+    """
 
     chosen: Row
     rejected: Row
+    label: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +242,8 @@ class Dpo(_Steps, DPOTrainer):
         known = torch.tensor([self.reference[row] for row in rows], device=self.accelerator.device)
         inputs |= {"ref_chosen_logps": known[:, 0], "ref_rejected_logps": known[:, 1]}
         loss, outputs = self._compute_loss(model, inputs, return_outputs=True)
+        if any(row.label < 1 for row in rows):
+            loss = loss + self._other_order(outputs.logits, rows, known)
         if self.nll:
             loss = loss + self.nll * self._nll(outputs.logits[: len(rows)], rows)
         return loss * (len(rows) / total)
@@ -284,15 +278,27 @@ class Dpo(_Steps, DPOTrainer):
     def _groups(self, rows: Sequence[Twin], tokens: int) -> list[list[int]]:
         return [list(range(len(rows)))] if set(self.loss_types) & set(ACROSS_PAIRS) else super()._groups(rows, tokens)
 
+    def _other_order(self, logits: Tensor, rows: Sequence[Twin], known: Tensor) -> Tensor:
+        """What soft labels add to the mean sigmoid loss. logits (2B, T, V); known (B, 2): the reference's log-probs of both responses"""
+        texts = [row.chosen for row in rows] + [row.rejected for row in rows]
+        chosen, rejected = (-self._surprise(logits, texts, "sum")).chunk(2)
+        margins = self.beta * ((chosen - known[:, 0]) - (rejected - known[:, 1]))
+        return other_order(margins, torch.tensor([row.label for row in rows], device=logits.device)).mean()
+
     def _nll(self, logits: Tensor, rows: Sequence[Twin]) -> Tensor:
         """logits (B, T, V) of the chosen texts -> mean over rows of the mean over response tokens."""
+        return self._surprise(logits, [row.chosen for row in rows], "mean").mean()
+
+    @staticmethod
+    def _surprise(logits: Tensor, rows: Sequence[Row], reduction: str) -> Tensor:
+        """logits (B, T, V) -> (B,): the negative log-likelihood of every response, summed or averaged over its tokens."""
         own = [
             nn.functional.cross_entropy(
-                logits[i, len(row.chosen.prompt) - 1 : len(row.chosen) - 1], torch.tensor(row.chosen.response, device=logits.device)
+                logits[i, len(row.prompt) - 1 : len(row) - 1], torch.tensor(row.response, device=logits.device), reduction=reduction
             )
             for i, row in enumerate(rows)
         ]
-        return torch.stack(own).mean()
+        return torch.stack(own)
 
 
 class _Guard(TrainerCallback):
@@ -392,8 +398,3 @@ def _dressed(trainer: Any, bank: AdapterBank, role: str, course: Course) -> Any:
     trainer.args._n_gpu = 1  # one GPU, however many there are: Trainer would spread a batch over all of them
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def named(figures: dict[str, float]) -> dict[str, float]:
-    """The figures that are reported, by our names."""
-    return {ours: float(figures[theirs]) for theirs, ours in FIGURES.items() if theirs in figures}

@@ -1,7 +1,7 @@
 """Losses of the preference model.
 
 Follows Yang et al. 2023 (RLCD) and Ouyang et al. 2022 §3.5, with labels that may be soft: RLCD labels hard, RLAIF and Rescore give the
-probability that the judge read. DPO's terms are not here: they are TRL's.
+probability that the judge read. DPO's terms are TRL's, but for what a soft label adds.
 """
 
 import torch
@@ -33,3 +33,16 @@ def center_penalty(chosen: Tensor, rejected: Tensor) -> Tensor:
     Not part of ``bradley_terry``: the caller adds it with a small coefficient (0.01), or not at all.
     """
     return (wide(chosen) + wide(rejected)) ** 2
+
+
+def other_order(margin: Tensor, label: Tensor) -> Tensor:
+    """What a soft label adds to DPO's loss -log sigmoid(margin) of the pair as it stands.
+
+        -label * log sigmoid(m) - (1 - label) * log sigmoid(-m) = -log sigmoid(m) + (1 - label) * m
+
+    since -log sigmoid(-m) = -log sigmoid(m) + m. In Wang et al. 2024 (CREAM) the label is the consistency of two
+    judges' rankings, and the rest of it belongs to the pair in the opposite order.
+
+    margin: (B,) beta times the difference of the log-ratios     label: (B,) in [0, 1]     returns: (B,)
+    """
+    return (1 - label.to(margin.dtype)) * margin

@@ -2,12 +2,14 @@
 
 The adapter starts as the policy that the recipe names, or as a fresh one that is equal to the base, and where it starts is the
 reference. So one plain LoRA adapter goes on from round to round and nothing is stacked; the loss of the first step is ln 2 and its
-margin 0, which the report shows. TRL's losses take hard labels: pairs with a label under 1/2 are turned round, ties are left out.
+margin 0, which the report shows. Pairs with a label under 1/2 are turned round, ties are left out. TRL's losses take hard labels; with
+``labels: soft`` a label is the weight of its order, and the rest goes to the opposite one (the consistency weight of CREAM, or RLAIF's odds).
 """
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from lite.artifacts import Pairs, Policy
 from lite.errors import ArtifactError
@@ -27,7 +29,7 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
     rows = pairs.rows()
     decided = [row for row in map(hard, rows) if row.label - 0.5 > spec.min_gap]
     bank = bench.bank()
-    twins = _encoded(decided, spec.max_tokens, bank)
+    twins = _encoded(decided, spec, bank)
     held_out = held_out_ids((row.id for row, _ in twins), spec.held_out, bench.seed)
     learnt = [twin for row, twin in twins if row.id not in held_out]
     measured = [twin for row, twin in twins if row.id in held_out]
@@ -59,6 +61,7 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
         "steps": len(plan.batches),
         "adapter_change": bank.change(ROLE),
         **training.report(),
+        **({"mean_label": fmean(twin.label for twin in learnt)} if spec.labels == "soft" else {}),
     }
     write_json(out / "report.json", report)
     first, last = training.first, training.last
@@ -82,12 +85,12 @@ def hard(pair: Pair) -> Pair:
     )
 
 
-def _encoded(pairs: list[Pair], max_tokens: int, bank: AdapterBank) -> list[tuple[Pair, Twin]]:
+def _encoded(pairs: list[Pair], spec: DpoSpec, bank: AdapterBank) -> list[tuple[Pair, Twin]]:
     """The pairs of which both responses fit, as token ids."""
     found = []
     for pair in pairs:
         texts = [pair.chosen + STOP, pair.rejected + STOP]
-        rows = encode_targets(bank.base.tokenizer, pair.prompt, texts, max_tokens=max_tokens)
+        rows = encode_targets(bank.base.tokenizer, pair.prompt, texts, max_tokens=spec.max_tokens)
         if rows is not None:
-            found.append((pair, Twin(*rows)))
+            found.append((pair, Twin(*rows, label=pair.label if spec.labels == "soft" else 1.0)))
     return found

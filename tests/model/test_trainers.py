@@ -70,17 +70,36 @@ def test_the_first_step_of_dpo_has_loss_ln_2_and_margin_0_wherever_it_starts(ban
 def test_trls_dpo_loss_is_that_of_our_own_log_probs(bank, twins, course):
     """Another implementation of the log-probs, the mask and the head, and the reference is where training began."""
     add(bank, ROLE)
-    before = [totals(bank, [getattr(t, side) for t in twins]) for side in Twin._fields]
+    before = [totals(bank, [getattr(t, side) for t in twins]) for side in ("chosen", "rejected")]
     with dpo_trainer(bank, ROLE, course(twins), beta=0.3, loss="sigmoid") as trainer:
         trainer.refer(twins)
         stir(bank, ROLE, seed=5)
         found = trainer.measure(twins)
-    after = [totals(bank, [getattr(t, side) for t in twins]) for side in Twin._fields]
+    after = [totals(bank, [getattr(t, side) for t in twins]) for side in ("chosen", "rejected")]
     margins = 0.3 * ((after[0] - before[0]) - (after[1] - before[1]))
     assert float(margins.abs().min()) > 0.01
     assert found["loss"] == pytest.approx(float(-logsigmoid(margins).mean()), rel=1e-4)
     assert found["margin"] == pytest.approx(float(margins.mean()), rel=1e-3)
     assert found["accuracy"] == pytest.approx(float((margins > 0).float().mean()))
+
+
+def test_a_soft_label_is_the_weight_of_its_order_and_the_rest_goes_to_the_other(bank, twins, course):
+    """Each pair by hand: label * loss of the pair + (1 - label) * loss of the pair turned round."""
+    add(bank, ROLE)
+    labels = torch.tensor([1.0, 0.75, 0.6, 0.5, 0.9, 0.55, 0.8, 0.7][: len(twins)])
+    soft = [t._replace(label=float(w)) for t, w in zip(twins, labels, strict=True)]
+    before = [totals(bank, [getattr(t, side) for t in twins]) for side in ("chosen", "rejected")]
+    with dpo_trainer(bank, ROLE, course(soft), beta=0.3, loss="sigmoid") as trainer:
+        trainer.refer(soft)
+        at_first = trainer.measure(soft)
+        stir(bank, ROLE, seed=5)
+        found = trainer.measure(soft)
+    after = [totals(bank, [getattr(t, side) for t in twins]) for side in ("chosen", "rejected")]
+    m = 0.3 * ((after[0] - before[0]) - (after[1] - before[1]))
+    by_hand = -labels * logsigmoid(m) - (1 - labels) * logsigmoid(-m)
+    assert found["loss"] == pytest.approx(float(by_hand.mean()), rel=1e-4)
+    assert abs(float(by_hand.mean() + logsigmoid(m).mean())) > 0.01  # and hard labels would give another loss
+    assert at_first["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_the_nll_term_is_a_mean_over_responses_of_means_over_tokens(bank, twins, course):

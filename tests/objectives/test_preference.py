@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lite.objectives.preference import bradley_terry, center_penalty, preference_probability
+from lite.objectives.preference import bradley_terry, center_penalty, other_order, preference_probability
 
 
 def test_by_hand():
@@ -73,3 +73,11 @@ def test_shapes_must_agree():
 
 def test_center_penalty_by_hand():
     assert center_penalty(torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0])).tolist() == [9, 0]  # (2 + 1)^2, (-1 + 1)^2
+
+
+@pytest.mark.parametrize(("margin", "label"), [(0.0, 0.6), (2.0, 0.75), (-1.5, 0.5), (3.0, 1.0)])
+def test_a_soft_label_mixes_both_orders_of_dpo(margin, label):
+    """-log sigmoid(m) = log(1 + exp(-m)), by hand for the pair and for the pair turned round."""
+    as_it_stands, turned = math.log1p(math.exp(-margin)), math.log1p(math.exp(margin))
+    found = as_it_stands + float(other_order(torch.tensor([margin]), torch.tensor([label])))
+    assert found == pytest.approx(label * as_it_stands + (1 - label) * turned, rel=1e-6)

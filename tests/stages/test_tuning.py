@@ -187,6 +187,20 @@ def test_ties_are_left_out_and_labels_under_one_half_turn_the_pair_round(pairs, 
     assert (report["pairs"], report["turned_round"]) == (9, 1)
 
 
+def test_labels_may_weigh_the_two_orders(pairs, make_bench, folder):
+    """At a label of nearly 1/2 the two orders cancel: the pair teaches nothing, and hard labels would have taught it whole."""
+    moved = []
+    for labels in ("hard", "soft"):
+        spec = DpoSpec(**QUICK, batch_pairs=5, held_out=0.0, labels=labels)
+        unsure = relabelled(pairs, folder, [0.5001] * 20)
+        moved.append(dpo(spec, pairs=unsure, policy=None, out=folder("out"), bench=make_bench("dpo")).report())
+    assert moved[1]["mean_label"] == pytest.approx(0.5001)
+    assert "mean_label" not in moved[0]
+    assert moved[0]["last"]["margin"] > 10 * abs(moved[1]["last"]["margin"])
+    with pytest.raises(ValueError, match="for the loss sigmoid"):
+        DpoSpec(labels="soft", loss="ipo")
+
+
 def test_a_pair_turned_round_teaches_the_opposite(pairs, make_bench, folder):
     turned = relabelled(pairs, folder, [0.0] * 20)
     margins = []
