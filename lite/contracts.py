@@ -89,7 +89,12 @@ CONTRACTS: Mapping[str, Contract] = {
         ),
         Contract("reward", RewardSpec, Reward, 1, {"pairs": Need(Pairs)}, about="a reward adapter and scalar head from preference pairs"),
         Contract(
-            "ppo", PpoSpec, Policy, 1, {"prompts": Need(Prompts), "reward": Need(Reward)}, about="PPO of the base against the reward model"
+            "ppo",
+            PpoSpec,
+            Policy,
+            1,
+            {"prompts": Need(Prompts), "reward": Need(Reward), "policy": Need(Policy, optional=True, named=True)},
+            about="PPO against the reward model: start and reference are the base, or the policy that is named",
         ),
         Contract(
             "seed",

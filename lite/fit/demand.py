@@ -247,10 +247,11 @@ def reward(spec: RewardSpec, node: Node, site: Site) -> Demand:
 def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
     judge = site.input(node, "reward")
     r = judge.spec.lora.r if judge is not None and isinstance(judge.spec, RewardSpec) else spec.lora.r
-    policy, rewards, head = sizes.lora(site.shape, spec.lora.r), sizes.lora(site.shape, r), sizes.head(site.shape)
+    own, start = rank(node, site), site.input(node, "policy")
+    policy, rewards, head = sizes.lora(site.shape, own), sizes.lora(site.shape, r), sizes.head(site.shape)
     value = rewards + head if spec.value == "separate" else head
     trained = [policy, value]
-    resident = site.resident([policy, value, rewards + head], trained)
+    resident = site.resident([policy, value, rewards + head, *([policy] if start else [])], trained)  # the reference is a copy
     longest, roles = spec.max_prompt_tokens + spec.max_new_tokens, 3 if spec.value == "separate" else 2
     moments = (
         *site.writing(
@@ -258,7 +259,7 @@ def ppo(spec: PpoSpec, node: Node, site: Site) -> Demand:
         ),
         site.scoring(resident, roles * max(spec.micro_tokens, longest), logits=True, knobs=("micro_tokens",)),  # the roles side by side
         site.updating(
-            resident, max(spec.micro_tokens, longest), trained, spec, r=max(r, spec.lora.r), logits=sizes.head_logits(site.shape, site.wide)
+            resident, max(spec.micro_tokens, longest), trained, spec, r=max(r, own), logits=sizes.head_logits(site.shape, site.wide)
         ),
     )
     prompt, response = min(site.mean(node), spec.max_prompt_tokens), int(MEAN_RESPONSE * spec.max_new_tokens)

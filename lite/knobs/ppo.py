@@ -19,7 +19,7 @@ class PpoSpec(Spec):
     preset: Literal["rlcd", "n_plus"] = Field(
         default="rlcd", description="defaults of the other knobs: RLCD's script, or Huang et al. 2024"
     )
-    lora: LoraSpec = LoraSpec()
+    lora: LoraSpec = Field(default=LoraSpec(), description="of a fresh adapter; one that is trained on keeps its r and alpha")
     steps: int = Field(default=80, ge=1, description="PPO steps (one step: rollouts, scores, updates)")
     rollouts: int = Field(default=512, ge=1, description="responses per step")
     minibatch: int = Field(default=256, ge=1, description="responses per optimiser update")

@@ -132,17 +132,27 @@ def in_pieces_that_fit(score: Scorer) -> Scorer:
 
 @in_pieces_that_fit
 @torch.no_grad()
-def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: str | None, temperature: float, micro_tokens: int) -> Scores:
+def score_rows(
+    bank: AdapterBank,
+    rows: Sequence[Row],
+    *,
+    reward: str,
+    value: str | None,
+    temperature: float,
+    micro_tokens: int,
+    reference: str | None = None,
+) -> Scores:
     """Reference log-probs, values and rewards of finished rollouts in ONE pass over the 4-bit weights per micro-batch.
 
     Rows of the three roles lie side by side in a batch (PEFT's mixed adapters), so the base is dequantised once, not thrice.
     ``micro_tokens`` are those of one role: without a graph one layer's activations live at a time, so that three times the tokens
     of a training pass take about the memory of one. Equal to separate passes; a test holds both together.
+    ``reference``: a frozen adapter, none: the base itself.
     """
-    roles = [None, reward] + ([value] if value else [])
+    roles = [reference, reward] + ([value] if value else [])
     span = max(len(r.response) for r in rows)
     device = bank.base.device
-    reference = torch.zeros(len(rows), span, device=device)
+    logp = torch.zeros(len(rows), span, device=device)
     values = torch.zeros(len(rows), span if value else 0, device=device)
     rewards = torch.zeros(len(rows), device=device)
     for group in micro_batches([len(r) for r in rows], tokens=micro_tokens):
@@ -152,11 +162,11 @@ def score_rows(bank: AdapterBank, rows: Sequence[Row], *, reward: str, value: st
         with bank.mixing([role for role in roles for _ in range(n)]) as trunk:
             stacked = batch._replace(ids=batch.ids.repeat(len(roles), 1), attend=batch.attend.repeat(len(roles), 1))
             hidden = hidden_states(trunk, stacked)
-        reference[index, :r] = response_logprobs(hidden[:n], bank.vocabulary, batch, temperature=temperature).logp
+        logp[index, :r] = response_logprobs(hidden[:n], bank.vocabulary, batch, temperature=temperature).logp
         rewards[index] = response_rewards(hidden[n : 2 * n], bank.head(reward), batch)
         if value:
             values[index, :r] = response_values(hidden[2 * n :], bank.head(value), batch)
-    return Scores(reference, values, rewards)
+    return Scores(logp, values, rewards)
 
 
 @in_pieces_that_fit

@@ -1,6 +1,7 @@
-"""PPO of the base against a reward model, all on one set of 4-bit weights (Schulman et al. 2017; Ouyang et al. 2022).
+"""PPO against a reward model, all on one set of 4-bit weights (Schulman et al. 2017; Ouyang et al. 2022).
 
-Policy and value are trained adapters, the reward model is a frozen one, the reference is the base with every adapter off.
+Policy and value are trained adapters, the reward model is a frozen one, the reference is where the policy starts: the base with every
+adapter off, or, where the recipe names a policy, a frozen copy of it (so PPO can take DPO's place in a self-rewarding round).
 Preset ``rlcd`` follows AlpacaFarm's PPO as Yang et al. 2023 used it, ``n_plus`` Huang et al. 2024, with three differences:
 1. losses, whitening and KL see response tokens up to the stop string only, never padding or what would come after;
 2. policy and value loss are two backward passes, each inside its own role (a sum would be recomputed under one adapter);
@@ -35,24 +36,25 @@ from lite.objectives.scores import Moments
 from lite.records import Prompt
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
-from lite.stages.rollouts import POLICY, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, widest, write
+from lite.stages.rollouts import POLICY, REFERENCE, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, widest, write
+from lite.stages.tuning import begin
 from lite.text.dialogue import prompt as plain_prompt
 
 SHOWN = 4
 Ids = tuple[int, ...]
 
 
-def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, out: Path, bench: Bench) -> Policy:
+def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, policy: Policy | None, out: Path, bench: Bench) -> Policy:
     bank = bench.bank()
     train, left_out = _encoded(prompts.rows("train"), spec, bank, bench)
     if not train:
         raise ArtifactError(f"{prompts.path}: every prompt is longer than ppo.max_prompt_tokens = {spec.max_prompt_tokens}")
-    _set_up(spec, reward, bank, bench)
+    _set_up(spec, reward, policy, bank, bench)
     trainer = Trainer(spec, bank, bench, train)
     best = Best(spec, bank, bench, _encoded(prompts.rows("dev")[: spec.dev_prompts], spec, bank, bench)[0])
     last_good = bank.snapshot(POLICY)
     figures: dict[str, float] = {}
-    begin = 0
+    done = 0
 
     def save(folder: Path) -> None:
         weights = trainer.weights() | {"last good": last_good} | best.weights()
@@ -62,10 +64,10 @@ def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, out: Path, bench: Be
         found = load_state(bench.resumed.path, trainer.optimizer)
         trainer.restore(found)
         best.restore(found)
-        last_good, figures, begin = found.weights["last good"], found.facts["figures"], bench.resumed.step
+        last_good, figures, done = found.weights["last good"], found.facts["figures"], bench.resumed.step
     with bench.progress(spec.steps, "steps", "ppo: rollouts and updates") as bar:
-        bar.advance(begin)
-        for step in range(begin, spec.steps):
+        bar.advance(done)
+        for step in range(done, spec.steps):
             torch.manual_seed(bench.seed_for("dropout", step))
             before = bank.snapshot(POLICY)
             try:
@@ -127,7 +129,7 @@ class Trainer:
         lengths = [len(p) + len(g.ids) for p, g in zip(prompts, written, strict=True)]
         plans = [divide(spec, lengths, self._order(step, epoch)) for epoch in range(spec.epochs)]
         rollouts = look(spec, self.bank, prompts, written, plans[0])
-        if spec.scale_reward and self.moments is None:  # the policy of the first step is the base: these are its own replies
+        if spec.scale_reward and self.moments is None:  # the policy of the first step is the reference: these are its own replies
             self.moments = Moments.of(rollouts.rewards[rollouts.finished])
         gains = appraise(spec, rollouts, kl_coef=self.control.coef, moments=self.moments)
         figures = self._describe(rollouts, gains)
@@ -334,13 +336,15 @@ def _encoded(rows: list[Prompt], spec: PpoSpec, bank: AdapterBank, bench: Bench)
     return short, len(ids) - len(short)
 
 
-def _set_up(spec: PpoSpec, reward: Reward, bank: AdapterBank, bench: Bench) -> None:
-    """The four roles: a fresh policy (equal to the base), the frozen reward model, a value model that starts from it, the base."""
-    bank.add(POLICY, spec.lora, seed=bench.seed_for("adapter"))
+def _set_up(spec: PpoSpec, reward: Reward, policy: Policy | None, bank: AdapterBank, bench: Bench) -> None:
+    """The four roles: a policy (fresh, or one to go on from), the frozen reward model, a value model that starts from it, the reference."""
+    begin(bank, policy, spec.lora, bench)
     bank.load(REWARD, reward.adapter)
     bank.head(REWARD).load(reward.head).requires_grad_(False)
     if spec.value == "separate":
         bank.copy(REWARD, VALUE)
+    if policy:
+        bank.load(REFERENCE, policy.adapter)
     if spec.value_init == "reward":
         bank.head(VALUE).copy_from(bank.head(REWARD))
     bank.checkpointing(spec.checkpointing is True)  # the engine has settled `auto`

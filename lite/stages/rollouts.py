@@ -20,7 +20,7 @@ from lite.objectives.ppo import KL, gae, kl_k1, shape_rewards
 from lite.objectives.scores import Moments
 from lite.text.clean import decode_reply
 
-POLICY, VALUE, REWARD = "policy", "value", "reward"
+POLICY, VALUE, REWARD, REFERENCE = "policy", "value", "reward", "reference"
 Groups = list[list[list[int]]]
 """Minibatches of micro-batches of row numbers."""
 
@@ -61,7 +61,15 @@ def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], w
     device = bank.base.device
     keep = torch.arange(max(len(r.response) for r in rows))[None] < torch.tensor([len(r.response) for r in rows])[:, None]
     separate = VALUE if spec.value == "separate" else None
-    scored = score_rows(bank, rows, reward=REWARD, value=separate, temperature=spec.temperature, micro_tokens=spec.micro_tokens)
+    scored = score_rows(
+        bank,
+        rows,
+        reward=REWARD,
+        value=separate,
+        temperature=spec.temperature,
+        micro_tokens=spec.micro_tokens,
+        reference=REFERENCE if REFERENCE in bank.names else None,
+    )
     logp, entropy, joint = (torch.zeros(keep.shape, device=device) for _ in range(3))
 
     groups = [group for minibatch in plan for group in minibatch]

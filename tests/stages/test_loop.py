@@ -97,7 +97,7 @@ def test_too_few_pairs_is_said(make_bench, folder):
 def test_the_first_ratio_is_one_and_the_policy_moves(value, checkpointing, asked, judged, make_bench, folder):
     bench = make_bench("ppo")
     spec = PpoSpec(**SMALL_PPO, value=value, checkpointing=checkpointing)
-    policy = ppo(spec, prompts=asked, reward=judged, out=folder("policy"), bench=bench)
+    policy = ppo(spec, prompts=asked, reward=judged, policy=None, out=folder("policy"), bench=bench)
     steps = bench.reporter.metrics
     assert [m["step"] for m in steps] == [1, 2]
     assert all(m["ratio_first"] == 1.0 for m in steps)
@@ -111,7 +111,14 @@ def test_checkpointing_changes_no_update(asked, judged, make_bench, folder, tiny
     """The whole step, both roles: recomputing activations must give the same adapter."""
     adapters = []
     for on in (False, True):
-        ppo(PpoSpec(**SMALL_PPO, checkpointing=on), prompts=asked, reward=judged, out=folder(f"out{on}"), bench=make_bench("ppo"))
+        ppo(
+            PpoSpec(**SMALL_PPO, checkpointing=on),
+            prompts=asked,
+            reward=judged,
+            policy=None,
+            out=folder(f"out{on}"),
+            bench=make_bench("ppo"),
+        )
         adapters.append(tiny_bank.snapshot("policy"))
     assert max(float((adapters[0][k] - adapters[1][k]).abs().max()) for k in adapters[0]) < 1e-5
 
@@ -123,6 +130,7 @@ def test_micro_batches_change_no_update(asked, judged, make_bench, folder, tiny_
             PpoSpec(**SMALL_PPO | {"steps": 1}, micro_tokens=tokens),
             prompts=asked,
             reward=judged,
+            policy=None,
             out=folder(f"out{tokens}"),
             bench=make_bench("ppo"),
         )
@@ -135,7 +143,7 @@ def test_a_runaway_stops_and_keeps_the_last_good_adapter(asked, judged, make_ben
     bench = make_bench("ppo")
     spec = PpoSpec(**SMALL_PPO | {"steps": 4, "lr": 0.05}, max_kl=1.0)
     with pytest.raises(DivergedError, match=r"KL to the reference is .* over ppo.max_kl = 1") as error:
-        ppo(spec, prompts=asked, reward=judged, out=folder("policy"), bench=bench)
+        ppo(spec, prompts=asked, reward=judged, policy=None, out=folder("policy"), bench=bench)
     kept = bench.ckpt / "last-good"
     assert str(kept) in str(error.value)
     bank = bench.bank()
@@ -149,19 +157,49 @@ def test_a_runaway_stops_and_keeps_the_last_good_adapter(asked, judged, make_ben
     assert float(gap.abs().max()) < 1.0
 
 
+@pytest.fixture(scope="module")
+def before(asked, judged, make_bench, folder):
+    """A policy that is not the base."""
+    spec = PpoSpec(**SMALL_PPO | {"lr": 2e-3}, lora={"r": 4, "alpha": 8})
+    return ppo(spec, prompts=asked, reward=judged, policy=None, out=folder("before"), bench=make_bench("m1"))
+
+
+@pytest.mark.parametrize("value", ["separate", "joint"])
+def test_ppo_goes_on_from_a_policy_which_is_its_reference(value, asked, judged, before, make_bench, folder, tiny_bank):
+    """KL 0 at the first step: to the policy that is named, not to the base, from which it has moved."""
+    bench = make_bench("ppo")
+    found = ppo(PpoSpec(**SMALL_PPO, value=value), prompts=asked, reward=judged, policy=before, out=folder("policy"), bench=bench)
+    first, last = bench.reporter.metrics[0], bench.reporter.metrics[-1]
+    assert first["kl"] == pytest.approx(0.0, abs=1e-3)
+    assert first["ratio_first"] == 1.0
+    assert abs(last["kl"]) > 1e-3
+    assert found.report()["adapter_change"] > 1e-4
+    bank = bench.bank()
+    bank.load("before", before.adapter)
+    bank.load("after", found.adapter)
+    start, end = bank.snapshot("before"), bank.snapshot("after")
+    assert {k: w.shape for k, w in start.items()} == {k: w.shape for k, w in end.items()}  # its r, not the default one
+    moved = max(float((start[k] - end[k]).abs().max()) for k in start)
+    assert 0 < moved < 0.01
+    ids = encode(bank.base.tokenizer, "\n\nHuman: How do I bake bread?\n\nAssistant:")
+    row = [Row(ids, encode(bank.base.tokenizer, " Sure!")[1:])]
+    logp = {role: logprob_rows(bank, row, role=role, temperature=1.0, micro_tokens=512) for role in ("before", None)}
+    assert float((logp["before"] - logp[None]).abs().max()) > 1e-2
+
+
 def test_nan_rewards_stop_the_run(asked, judged, make_bench, folder, monkeypatch):
     from lite.stages import rollouts as module
 
     scored = module.score_rows
     monkeypatch.setattr(module, "score_rows", lambda *a, **k: (s := scored(*a, **k))._replace(rewards=s.rewards * math.nan))
     with pytest.raises(DivergedError, match="reward is nan"):
-        ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, out=folder("policy"), bench=make_bench("ppo"))
+        ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, policy=None, out=folder("policy"), bench=make_bench("ppo"))
 
 
 def test_the_kept_adapter_is_the_best_on_dev_prompts(asked, judged, make_bench, folder):
     bench = make_bench("ppo")
     spec = PpoSpec(**SMALL_PPO | {"steps": 3}, save_every=1, dev_prompts=8)
-    report = ppo(spec, prompts=asked, reward=judged, out=folder("policy"), bench=bench).report()
+    report = ppo(spec, prompts=asked, reward=judged, policy=None, out=folder("policy"), bench=bench).report()
     rewards = {int(step): value for step, value in report["dev_reward"].items()}
     assert set(rewards) == {1, 2, 3}
     assert report["steps"] == max(rewards, key=lambda step: (rewards[step], -step))
@@ -169,11 +207,18 @@ def test_the_kept_adapter_is_the_best_on_dev_prompts(asked, judged, make_bench, 
 
 def test_prompts_that_are_all_too_long_are_said(asked, judged, make_bench, folder):
     with pytest.raises(ArtifactError, match="max_prompt_tokens = 3"):
-        ppo(PpoSpec(**SMALL_PPO, max_prompt_tokens=3), prompts=asked, reward=judged, out=folder("policy"), bench=make_bench("ppo"))
+        ppo(
+            PpoSpec(**SMALL_PPO, max_prompt_tokens=3),
+            prompts=asked,
+            reward=judged,
+            policy=None,
+            out=folder("policy"),
+            bench=make_bench("ppo"),
+        )
 
 
 def test_the_report_has_every_model_and_the_same_prompts(asked, made, judged, make_bench, folder):
-    policy = ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, out=folder("policy"), bench=make_bench("ppo"))
+    policy = ppo(PpoSpec(**SMALL_PPO), prompts=asked, reward=judged, policy=None, out=folder("policy"), bench=make_bench("ppo"))
     judges = ("oracle", "reward", "length", {"kind": "base", "order": "both", "prompts": 4})
     spec = EvaluateSpec(against=("base", "p_plus"), draws=2, max_new_tokens=64, top_p=1.0, judges=judges, labels_under="reward")
     turned = Pairs(folder("turned"))

@@ -126,7 +126,7 @@ def test_a_policy_learns_the_same(value, at, backward, judged, make_bench, folde
     def train(at: int) -> tuple[dict[str, torch.Tensor], dict[str, float], list[int]]:
         bench = make_bench("ppo")
         with failing(fresh, at=at, backward=backward) as passes:
-            ppo(spec, prompts=asked, reward=judged, out=folder("out"), bench=bench)
+            ppo(spec, prompts=asked, reward=judged, policy=None, out=folder("out"), bench=bench)
         return fresh.snapshot("policy") | {"head": fresh.head("value").weight.detach().clone()}, bench.reporter.metrics[0], passes
 
     plain, figures, passes = train(at=-1)

@@ -53,7 +53,7 @@ def stages(asked, made, judged):
         "reward": lambda out, bench: reward(REWARD, pairs=made, out=out, bench=bench),
         "sft": lambda out, bench: sft(SFT, pairs=made, examples={}, policy=None, out=out, bench=bench),
         "dpo": lambda out, bench: dpo(DPO, pairs=made, policy=None, out=out, bench=bench),
-        "ppo": lambda out, bench: ppo(PPO, prompts=asked, reward=judged, out=out, bench=bench),
+        "ppo": lambda out, bench: ppo(PPO, prompts=asked, reward=judged, policy=None, out=out, bench=bench),
     }
 
 
