@@ -47,6 +47,9 @@ class Contract:
     """what its prompts are written with; their hashes are part of the stage's identity"""
 
 
+QUESTIONS = tuple(f"question_{form}" for form in ("harmless", "helpful", "helpful_on_harmless", "outline"))
+"""The templates of what a judge of two replies is asked."""
+
 CONTRACTS: Mapping[str, Contract] = {
     c.kind: c
     for c in (
@@ -166,8 +169,10 @@ CONTRACTS: Mapping[str, Contract] = {
                 "prompts": Need(Prompts),
                 "pairs": Need(Pairs, optional=True),
                 "judgements": Need(Judgements, optional=True),
+                "rounds": Need(Round, many=True),
             },
             about="a round's figures beside those of the model before it; a round that made it worse is refused",
+            templates=("choice", *QUESTIONS),
         ),
         Contract(
             "sft",
@@ -202,7 +207,7 @@ CONTRACTS: Mapping[str, Contract] = {
                 "rounds": Need(Round, many=True),
             },
             about="held-out replies of every model, judged and laid side by side",
-            templates=("choice", "pairwise", *(f"question_{form}" for form in ("harmless", "helpful", "helpful_on_harmless", "outline"))),
+            templates=("choice", "pairwise", *QUESTIONS),
         ),
     )
 }

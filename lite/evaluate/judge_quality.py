@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import sqrt
 from statistics import fmean
 from typing import Any
 
@@ -41,6 +42,8 @@ class JudgeQuality:
     unreadable: int
     pairwise: float | None
     """share of the pairs with different ranks that the judge orders as they are"""
+    pairwise_error: float | None
+    """its standard error, the prompts being the unit of chance; of a single prompt there is none"""
     best_of_five: float | None
     """share of the responses with the highest score, 5 of 5, that nobody ranked lower than another"""
     exact: float | None
@@ -55,7 +58,7 @@ class JudgeQuality:
 
 
 def judge_quality(rankings: Sequence[Ranking]) -> JudgeQuality:
-    points: list[float] = []
+    points: list[list[float]] = []  # by prompt
     exact: list[bool] = []
     rho: list[float] = []
     tau: list[float] = []
@@ -69,23 +72,25 @@ def judge_quality(rankings: Sequence[Ranking]) -> JudgeQuality:
         compared = [_points(a, b) for a, b in combinations(read, 2) if a[0] != b[0]]
         if not compared:
             continue
-        points += compared
+        points.append(compared)
         if len(read) == len(ranking.ranks):
             exact.append(min(compared) == 1)
         merits, scores = [-rank for rank, _ in read], [score for _, score in read]
         rho.append(spearman(merits, scores) or 0.0)
         tau.append(kendall(merits, scores) or 0.0)
+    every = [point for compared in points for point in compared]
     responses = sum(len(r.ranks) for r in rankings)
     return JudgeQuality(
         prompts=len(rankings),
         responses=responses,
         unreadable=responses - sum(histogram.values()),
-        pairwise=_mean(points),
+        pairwise=_mean(every),
+        pairwise_error=_error(points),
         best_of_five=_mean(fives),
         exact=_mean(exact),
         spearman=_mean(rho),
         kendall=_mean(tau),
-        ties=_mean([p == 0.5 for p in points]),
+        ties=_mean([p == 0.5 for p in every]),
         fives=len(fives),
         histogram={score: histogram[score] for score in range(HIGHEST + 1)},
     )
@@ -96,6 +101,15 @@ def _points(a: tuple[int, float], b: tuple[int, float]) -> float:
     if a[1] == b[1]:
         return 0.5
     return float((a[0] < b[0]) == (a[1] > b[1]))
+
+
+def _error(points: Sequence[Sequence[float]]) -> float | None:
+    """Standard error of a ratio of sums over prompts (Cochran 1977, section 6.4): pairs of one prompt share its luck."""
+    n, pairs = len(points), sum(map(len, points))
+    if n < 2:
+        return None
+    mean = sum(map(sum, points)) / pairs
+    return sqrt(n / (n - 1) * sum((sum(own) - mean * len(own)) ** 2 for own in points)) / pairs
 
 
 def _mean(values: Sequence[Any]) -> float | None:

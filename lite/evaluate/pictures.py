@@ -1,4 +1,5 @@
-"""Pictures of a report where they say it better than a table: success by model, and how sure the labels of every set of pairs are.
+"""Pictures of a report where they say it better than a table: success by model, its pairwise accuracy as a judge from round to round, and
+how sure the labels of every set of pairs are.
 
 Drawn with Pillow, which comes with gradio; without it there are tables alone. They are twice as large as they are shown: at the size
 of a screen's pixels the font's widths are rounded to whole ones, and words run into each other.
@@ -8,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from lite.evaluate.intervals import Z95
+from lite.evaluate.rounds import figures_of
 
 AVAILABLE = find_spec("PIL") is not None
 WIDTH, ROW, LEFT, RIGHT, TOP, FONT = 1520, 60, 380, 140, 88, 26
@@ -19,7 +23,11 @@ def draw(report: Mapping[str, Any], out: Path) -> list[str]:
     """Write the pictures under ``out`` and return their paths from there; none without Pillow or without figures."""
     if not AVAILABLE:
         return []
-    wanted = {"success.png": _success(report["models"]), "certainty.png": _certainty(report["diagnostics"].get("pair_sets", {}))}
+    wanted = {
+        "success.png": _success(report["models"]),
+        "judges.png": _judges(report["diagnostics"].get("rounds", {})),
+        "certainty.png": _certainty(report["diagnostics"].get("pair_sets", {})),
+    }
     made = []
     for name, chart in wanted.items():
         if chart:
@@ -33,6 +41,17 @@ def _success(models: Mapping[str, Any]) -> Any:
     """A bar per model from 0 to 1, with its interval."""
     rows = [(name, m["success"], m["success_interval"]) for name, m in models.items() if "success" in m]
     return _bars("success on held-out prompts (95%)", rows, most=1.0) if rows else None
+
+
+def _judges(reports: Mapping[str, Any]) -> Any:
+    """A bar per model that a round measured, oldest first: its pairwise accuracy, with its interval."""
+    judges = {name: model["judge"] for name, model in figures_of(reports).items() if model["judge"]["pairwise"] is not None}
+    rows = [(name, j["pairwise"], _interval(j["pairwise"], j["pairwise_error"])) for name, j in judges.items()]
+    return _bars("pairwise accuracy as a judge, on held-out ranked responses (95%)", rows, most=1.0) if rows else None
+
+
+def _interval(mean: float, error: float | None) -> tuple[float, float] | None:
+    return None if error is None else (mean - Z95 * error, mean + Z95 * error)
 
 
 def _certainty(sets: Mapping[str, Any]) -> Any:

@@ -6,14 +6,10 @@ from typing import Any
 COMPARABLE = "Published figures of other judges and bases cannot be compared with these: judge, base and prompts are this run's own."
 
 
-def latest_figures(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The figures of every model that a round measured, oldest first. A model is measured in several rounds: the
-    last in which it is the new one or the one before counts, of one that is only compared with, the first."""
+def figures_of(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The figures of every model that a round measured, oldest model first, as the first gate took them: beside the model before it."""
     found: dict[str, Mapping[str, Any]] = {}
     for report in reports.values():
-        for name in (report["before"], report["model"]):  # the older one first
-            if name:
-                found[name] = report["models"][name]
         for name, figures in report["models"].items():
             found.setdefault(name, figures)
     order = sorted(found, key=lambda name: _first(name, reports))
@@ -31,7 +27,7 @@ def _first(name: str, reports: Mapping[str, Mapping[str, Any]]) -> tuple[int, in
 
 
 def render(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    figures = latest_figures(reports)
+    figures = figures_of(reports)
     parts = [
         "## Rounds",
         _judges(figures, reports),
@@ -51,14 +47,18 @@ def _judges(figures: Mapping[str, Mapping[str, Any]], reports: Mapping[str, Mapp
     ]
     for name, model in figures.items():
         j = model["judge"]
-        numbers = [j[key] for key in ("pairwise", "best_of_five", "exact", "spearman", "kendall", "ties", "readable")]
-        numbers += [j["single"]["pairwise"], j["greedy"]["pairwise"]]
-        rows.append(f"| {name} | {' | '.join(map(_number, numbers))} | {_bars(j['histogram'])} |")
+        numbers = [j[key] for key in ("best_of_five", "exact", "spearman", "kendall", "ties", "readable")]
+        cells = [_measured(j), *map(_number, numbers), _measured(j["single"]), _measured(j["greedy"])]
+        rows.append(f"| {name} | {' | '.join(cells)} | {_bars(j['histogram'])} |")
     rule = next(iter(reports.values()))["tie_rule"]
     first = next(iter(figures.values()))["judge"]
-    note = f"On {first['responses']} ranked responses to {first['prompts']} held-out questions. Tie rule: {rule}. "
+    note = f"± one standard error over prompts. On {first['responses']} ranked responses to {first['prompts']} held-out questions. Tie rule: {rule}. "
     note += "*One draw* and *greedy* are pairwise accuracies too: what greedy decoding gains is sampling noise, the rest is what the judge knows."
     return "\n".join([*rows, "", note])
+
+
+def _measured(judge: Mapping[str, Any]) -> str:
+    return _number(judge["pairwise"]) + ("" if judge["pairwise_error"] is None else f" ± {judge['pairwise_error']:.3f}")
 
 
 def _policies(figures: Mapping[str, Mapping[str, Any]]) -> str:
@@ -91,14 +91,27 @@ def _yields(reports: Mapping[str, Mapping[str, Any]]) -> str:
 def _head_to_head(reports: Mapping[str, Mapping[str, Any]]) -> str:
     rows = ["| head to head | win | tie | loss | win rate (95%) |", "|---|---|---|---|---|"]
     for report in reports.values():
-        for c in report["comparisons"]:
+        for c in [*report["comparisons"], *report["both_orders"]]:
             if c:
                 rate = f"{c['win_rate']:.3f} ({c['interval'][0]:.3f}-{c['interval'][1]:.3f})"
-                rows.append(f"| {c['first']} v {c['second']} | {_number(c['win'])} | {_number(c['tie'])} | {_number(c['loss'])} | {rate} |")
+                who = f"{c['first']} v {c['second']}{', the base choosing in both orders' if 'judge' in c else ''}"
+                rows.append(f"| {who} | {_number(c['win'])} | {_number(c['tie'])} | {_number(c['loss'])} | {rate} |")
     if len(rows) == 2:
         return ""
     judges = ", ".join(dict.fromkeys(report["compared_by"] for report in reports.values()))
-    return "\n".join([*rows, "", f"Same dev prompts, compared by: {judges}. Each reply is scored by itself, so no order can favour one."])
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"Same dev prompts, compared by: {judges}. Each reply is scored by itself, so no order can favour one{_choosing(reports)}.",
+        ]
+    )
+
+
+def _choosing(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is to be said of choices between two replies, where there were any."""
+    turned = [c["contradicts_itself"] for report in reports.values() for c in report["both_orders"] if c["contradicts_itself"] is not None]
+    return f"; the base turned {max(turned):.0%} of its choices with the order at most, which are ties" if turned else ""
 
 
 def _gates(reports: Mapping[str, Mapping[str, Any]]) -> str:

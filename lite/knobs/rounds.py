@@ -118,5 +118,9 @@ class GateSpec(Spec):
     min_readable: float = Field(default=0.8, ge=0, le=1, description="smallest share of the model's judgements that can be read")
     longer: float = Field(default=1.6, gt=1, description="most that replies may be longer than those of the model before, as a factor")
     min_ended: float = Field(default=0.8, ge=0, le=1, description="smallest share of replies that end by themselves")
+    both_orders: bool = Field(
+        default=False,
+        description="let the untouched base choose between the replies of two models too, in both orders: a choice that turns is a tie",
+    )
     refuse: bool = Field(default=True, description="end the run where a gate is shut; false: only say so")
     batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)

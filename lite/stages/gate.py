@@ -1,21 +1,24 @@
 """A round's figures, and whether it may go on: the new model beside the one before it and the instruction-tuned one.
 
 Every model answers the same dev prompts and judges the same responses that people ranked (on the embedded world: the oracle), sampled and
-greedily: the difference of the two is what sampling noise costs. Replies are compared by the oracle where there is one, else by the scores of
-the model before, a judge of one response at a time, so that no order can favour either. Where a gate is shut the round is refused:
-exit code 4, the reasons, and the last good model by its name; the figures then lie in the stage's ``ckpt``.
+greedily: the difference of the two is what sampling noise costs. A model is measured once: what an earlier gate wrote and judged with
+it, in the same way, is taken over, so that a later round does not draw its luck anew. Replies are compared by the oracle where there is
+one, else by the scores of the model before, a judge of one response at a time, so that no order can favour either; with ``both_orders`` the
+base chooses between two replies as well. Where a gate is shut the round is refused: exit code 4, the reasons, and the last good model by
+its name; the figures then lie in the stage's ``ckpt``.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lite.artifacts import Judgements, Pairs, Policy, Prompts, Round, Seed
 from lite.errors import DivergedError
 from lite.evaluate import oracle, summary
 from lite.evaluate.gates import Gate, Health, Limits, gates
 from lite.evaluate.judge_quality import TIE_RULE, Ranking, judge_quality
+from lite.knobs.judging import PairwiseJudge
 from lite.knobs.rounds import GateSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import encode
@@ -26,7 +29,9 @@ from lite.runs.publish import write_json
 from lite.stages.bench import Bench
 from lite.stages.drawing import draw
 from lite.stages.evaluate import reply_text
+from lite.stages.judging import Known, ask_judges
 from lite.stages.reviews import Court, Question, scores_of
+from lite.text.dialogue import closed
 from lite.text.dialogue import prompt as plain_prompt
 from lite.text.judging import mean_score, readable_share
 
@@ -43,6 +48,7 @@ def gate(
     prompts: Prompts,
     pairs: Pairs | None,
     judgements: Judgements | None,
+    rounds: Mapping[str, Round],
     out: Path,
     bench: Bench,
 ) -> Round:
@@ -50,13 +56,16 @@ def gate(
     name, name_before = stage_of(policy.path), stage_of(before.path) if before else None
     rows, ranked = prompts.rows("dev")[: spec.prompts], seed.ranked("judged")
     bank = bench.bank()
-    replies: list[Reply] = []
-    figures: dict[str, dict[str, Any]] = {}
+    how = _how(spec, seed)
+    known = _known(rounds, how, rows)
+    replies = [reply for model in models if model in known for reply in known[model].replies]
+    figures: dict[str, dict[str, Any]] = {model: {"judge": known[model].judge} for model in models if model in known}
     per_model = len(rows) + sum(len(r.responses) for r in ranked) * (spec.judging.draws + 1)
-    with bench.progress(len(models) * per_model, "texts", "gate: replies and judgements of every model") as bar:
+    with bench.progress(len(models.keys() - known.keys()) * per_model, "texts", "gate: replies and judgements of every model") as bar:
         for model, artifact in models.items():
-            replies += _replies(spec, model, artifact, rows, bank, bench, bar)
-            figures[model] = {"judge": _judge(spec, model, artifact, ranked, bank, bench, bar)}
+            if model not in known:
+                replies += _replies(spec, model, artifact, rows, bank, bench, bar)
+                figures[model] = {"judge": _judge(spec, model, artifact, ranked, bank, bench, bar)}
     on_world = prompts.read_json("report.json").get("source") == "micro"
     by_id = {row.id: row for row in rows}
     scored = oracle.judge(replies, by_id) if on_world else _judged(spec, before or policy, replies, bank, bench)
@@ -71,9 +80,11 @@ def gate(
     report = {
         "model": name,
         "before": name_before,
-        "models": figures,
+        "models": {model: figures[model] for model in models},
         "comparisons": [_compare(groups[name], groups[other]) for other in models if other != name],
         "compared_by": "oracle" if on_world else stage_of((before or policy).path),
+        "both_orders": _both_orders(name, groups, by_id, bank, bench, out) if spec.both_orders else [],
+        "measured": how,
         "tie_rule": TIE_RULE,
         "adapter_change": policy.report().get("adapter_change"),
         "judging": judgements.report() if judgements else None,
@@ -90,6 +101,33 @@ def gate(
     write_json(out / "report.json", report)
     bench.log(f"{name}: {'; '.join(v.says for v in verdicts)}" + ("" if not shut else f"; SHUT: {', '.join(v.sign for v in shut)}"))
     return Round(out)
+
+
+class Measured(NamedTuple):
+    """What an earlier gate took from a model."""
+
+    judge: dict[str, Any]
+    replies: list[Reply]
+
+
+def _how(spec: GateSpec, seed: Seed) -> dict[str, Any]:
+    """All that a model's own figures hang on, besides the dev prompts."""
+    knobs = {"prompts", "temperature", "top_p", "max_new_tokens", "judging"}
+    drawn = spec.model_dump(mode="json", include=knobs, exclude={"judging": {"shared_prefix", "batch_rows"}})
+    return drawn | {"seed": stage_of(seed.path)}
+
+
+def _known(rounds: Mapping[str, Round], how: Mapping[str, Any], rows: Sequence[Prompt]) -> dict[str, Measured]:
+    """The models that earlier gates measured in this way, on these prompts."""
+    found: dict[str, Measured] = {}
+    for earlier in rounds.values():
+        report = earlier.report()
+        if report["measured"] != how:
+            continue
+        for model, replies in summary.by_model(earlier.rows()).items():
+            if [r.id for r in replies] == [row.id for row in rows]:
+                found.setdefault(model, Measured(report["models"][model]["judge"], replies))
+    return found
 
 
 def _replies(
@@ -158,6 +196,18 @@ def _compare(ours: Sequence[Reply], others: Sequence[Reply]) -> dict[str, Any] |
     there = {(r.id, r.draw) for r in ours if r.score is not None} & {(r.id, r.draw) for r in others if r.score is not None}
     met = [[r for r in group if (r.id, r.draw) in there] for group in (ours, others)]
     return summary.compare(*met) if there else None
+
+
+def _both_orders(
+    name: str, groups: Mapping[str, Sequence[Reply]], rows: Mapping[str, Prompt], bank: AdapterBank, bench: Bench, out: Path
+) -> list[dict[str, Any]]:
+    """The new model against every other, the untouched base choosing between two replies in both orders; a choice that turns is a tie."""
+    known = Known({id: closed(plain_prompt(row.turns, lead=bench.task.lead)) for id, row in rows.items()}, None, oracle=False)
+    found = []
+    for other in [model for model in groups if model != name]:
+        judge = PairwiseJudge(kind="base", order="both", versus=(other,))
+        found += ask_judges([judge], {name: groups[name], other: groups[other]}, known, out=out, bench=bench, bank=bank).figures
+    return found
 
 
 def _health(figures: Mapping[str, Any]) -> Health:

@@ -43,6 +43,13 @@ def test_a_judge_by_hand():
     assert found.kendall == pytest.approx((2 / (3 * 2) ** 0.5 - 1) / 2)
 
 
+def test_the_standard_error_is_over_prompts():
+    """Points 2.5 of 3 and 0 of 1, mean 2.5 / 4: residuals 2.5 - 3 * 0.625 = 0.625 and -0.625; sqrt(2 / 1 * 2 * 0.625^2) / 4."""
+    found = judge_quality([Ranking((0, 1, 2), (4.0, 4.0, 2.0)), Ranking((0, 1), (1.0, 5.0))])
+    assert found.pairwise_error == pytest.approx(2 * 0.625 / 4)
+    assert judge_quality([Ranking((0, 1), (1.0, 5.0))]).pairwise_error is None
+
+
 def test_a_judge_that_always_says_the_same_is_worth_nothing():
     found = judge_quality([Ranking((0, 1, 2), (3.0, 3.0, 3.0))])
     assert (found.pairwise, found.ties, found.exact, found.spearman, found.kendall) == (0.5, 1, 0, 0, 0)

@@ -24,6 +24,15 @@ def test_bars_are_as_long_as_their_figures(tmp_path):
     assert bar(tmp_path / "pictures/certainty.png", 0) == pytest.approx(whole / 2, abs=2)
 
 
+def test_every_model_of_the_rounds_has_a_bar_as_a_judge(tmp_path):
+    models = {
+        name: {"judge": {"pairwise": share, "pairwise_error": error}} for name, share, error in (("m1", 0.5, 0.01), ("m2", 1.0, None))
+    }
+    rounds = {"r1.gate": {"model": "m2", "before": "m1", "models": models}}
+    assert pictures.draw({"models": {}, "diagnostics": {"rounds": rounds}}, tmp_path) == ["pictures/judges.png"]
+    assert bar(tmp_path / "pictures/judges.png", 0) == pytest.approx(bar(tmp_path / "pictures/judges.png", 1) / 2, abs=8)
+
+
 def test_without_pillow_or_figures_there_are_no_pictures(tmp_path, monkeypatch):
     assert pictures.draw({"models": {"base": {}}, "diagnostics": {}}, tmp_path) == []
     monkeypatch.setattr(pictures, "AVAILABLE", False)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from lite.evaluate.rounds import latest_figures, render
+from lite.evaluate.rounds import figures_of, render
 
-JUDGE = {"pairwise": 0.8, "best_of_five": None, "exact": 0.5, "spearman": 0.6, "kendall": 0.5, "ties": 0.1, "readable": 0.97, "prompts": 4,
-         "responses": 12, "histogram": {"0": 1, "1": 0, "2": 2, "3": 4, "4": 8, "5": 1}, "single": {"pairwise": 0.7}, "greedy": {"pairwise": 0.9}}  # fmt: skip
+JUDGE = {"pairwise": 0.8, "pairwise_error": 0.02, "best_of_five": None, "exact": 0.5, "spearman": 0.6, "kendall": 0.5, "ties": 0.1, "readable": 0.97, "prompts": 4,
+         "responses": 12, "histogram": {"0": 1, "1": 0, "2": 2, "3": 4, "4": 8, "5": 1}, "single": {"pairwise": 0.7, "pairwise_error": None}, "greedy": {"pairwise": 0.9, "pairwise_error": 0.01}}  # fmt: skip
 
 
 def figures(success: float) -> dict[str, Any]:
@@ -20,6 +20,7 @@ def report(model: str, before: str | None, models: dict[str, float]) -> dict[str
         "models": {name: figures(s) for name, s in models.items()},
         "comparisons": [versus | {"second": other} for other in models if other != model] + [None],
         "compared_by": "oracle",
+        "both_orders": [],
         "tie_rule": "half",
         "adapter_change": 0.2,
         "judging": {"candidates": 100, "readable": 0.98, "saved": 7},
@@ -36,8 +37,8 @@ REPORTS = {
 
 
 def test_models_stand_in_the_order_in_which_they_were_made():
-    assert list(latest_figures(REPORTS)) == ["baseline", "m1", "r1.dpo", "r2.dpo"]
-    assert latest_figures(REPORTS)["r1.dpo"]["success"] == 0.61  # of two measurements the last
+    assert list(figures_of(REPORTS)) == ["baseline", "m1", "r1.dpo", "r2.dpo"]
+    assert figures_of(REPORTS)["r1.dpo"]["success"] == 0.6  # of two measurements the first
 
 
 def test_the_page_has_every_table_and_says_what_cannot_be_compared():
@@ -46,4 +47,15 @@ def test_the_page_has_every_table_and_says_what_cannot_be_compared():
         assert part in page, part
     assert "| r1.gate | 100 | 0.980 | 7 | 25 | 20 | 0.100 | 2.000 | 0.200 |" in page
     assert "- r2.gate, length: **shut** (too long)" in page
+    assert "| m1 | 0.800 ± 0.020 | - | 0.500 |" in page
+    assert "| 0.700 | 0.900 ± 0.010 |" in page
     assert "▁▁▂▄█▁ (1/0/2/4/8/1)" in page
+
+
+def test_choices_in_both_orders_are_told_apart_from_scores():
+    choice = {"judge": "base", "first": "m2", "second": "m1", "win": 0.4, "tie": 0.5, "loss": 0.1, "win_rate": 0.65, "interval": [0.6, 0.7]}
+    page = render({"r1.gate": report("m2", "m1", {"m2": 0.5, "m1": 0.4}) | {"both_orders": [choice | {"contradicts_itself": 0.31}]}})
+    assert "| m2 v m1 | 0.500 | 0.300 | 0.200 | 0.650 (0.600-0.700) |" in page
+    assert "| m2 v m1, the base choosing in both orders | 0.400 | 0.500 | 0.100 | 0.650 (0.600-0.700) |" in page
+    assert "turned 31% of its choices with the order at most, which are ties" in page
+    assert "with the order" not in render(REPORTS)

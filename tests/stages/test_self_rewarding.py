@@ -375,7 +375,7 @@ def measured(asked, planted, policy, make_bench, folder):
     spec = GateSpec(judging=MICRO, prompts=6, temperature=1.0, top_p=1.0, max_new_tokens=48, min_readable=0, min_ended=0)
 
     def measure(**change):
-        given = {"policy": policy, "before": None, "baseline": None, "pairs": None, "judgements": None}
+        given = {"policy": policy, "before": None, "baseline": None, "pairs": None, "judgements": None, "rounds": {}}
         bench, out = make_bench("r1.gate"), folder("gate")
         return gate(spec.model_copy(update=change), seed=planted, prompts=asked, out=out, bench=bench, **given), bench
 
@@ -405,14 +405,20 @@ def test_a_shut_gate_refuses_the_round_and_keeps_its_figures(measured, policy, a
     assert [g["sign"] for g in told.report()["gates"] if not g["open"]] == ["parse_rate"]
 
 
-def test_a_model_equal_to_the_one_before_ties_it_and_passes(policy, asked, planted, make_bench, folder):
-    """The adapter that has learnt nothing, twice: same seeds, same replies, same judgements."""
-    twin = folder("runs") / "08-r1.dpo" / "out"
-    twin.parent.mkdir(parents=True)
-    twin.symlink_to(policy.path)
+@pytest.fixture(scope="module")
+def twin(policy, folder) -> Policy:
+    """The adapter that has learnt nothing, under another name."""
+    path = folder("runs") / "08-r1.dpo" / "out"
+    path.parent.mkdir(parents=True)
+    path.symlink_to(policy.path)
+    return Policy(path)
+
+
+def test_a_model_equal_to_the_one_before_ties_it_and_passes(policy, twin, asked, planted, make_bench, folder):
+    """Same seeds, same replies, same judgements."""
     spec = GateSpec(judging=MICRO, prompts=6, temperature=1.0, top_p=1.0, max_new_tokens=48, min_readable=0, min_ended=0)
     found = gate(
-        spec, policy=Policy(twin), before=policy, baseline=None, seed=planted, prompts=asked, pairs=None, judgements=None,
+        spec, policy=twin, before=policy, baseline=None, seed=planted, prompts=asked, pairs=None, judgements=None, rounds={},
         out=folder("gate"), bench=make_bench("r1.gate"),
     )  # fmt: skip
     report = found.report()
@@ -420,3 +426,42 @@ def test_a_model_equal_to_the_one_before_ties_it_and_passes(policy, asked, plant
     assert [(c["first"], c["second"], c["tie"]) for c in report["comparisons"]] == [("r1.dpo", "m1", 1.0)]
     assert all(g["open"] for g in report["gates"])
     assert len({replace(r, model="") for r in found.rows()}) == 6
+
+
+def test_a_model_is_measured_once(measured, policy, twin, asked, planted, make_bench, folder, monkeypatch):
+    """The earlier gate's figures and replies of m1 are taken over, unless this gate would have drawn them in another way."""
+    first, _ = measured()
+    loaded, real = [], drawing.generate
+    monkeypatch.setattr(drawing, "generate", lambda bank, role, texts, **k: loaded.append(len(texts)) or real(bank, role, texts, **k))
+
+    def again(**change):
+        loaded.clear()
+        spec = GateSpec(judging=MICRO, prompts=6, temperature=1.0, top_p=1.0, max_new_tokens=48, min_readable=0, min_ended=0)
+        return gate(
+            spec.model_copy(update=change), policy=twin, before=policy, baseline=None, seed=planted, prompts=asked, pairs=None,
+            judgements=None, rounds={"m1-gate": first}, out=folder("gate"), bench=make_bench("r2.gate"),
+        )  # fmt: skip
+
+    found = again()
+    one = 6 + 4 * sum(len(r.responses) for r in planted.ranked("judged"))
+    assert sum(loaded) == one
+    assert found.report()["models"]["m1"]["judge"] == first.report()["models"]["m1"]["judge"]
+    assert [r for r in found.rows() if r.model == "m1"] == first.rows()
+    assert len(found.rows()) == 12
+    again(temperature=0.5)
+    assert sum(loaded) == 2 * one
+
+
+def test_two_replies_may_be_chosen_between_in_both_orders(measured, policy, twin, asked, planted, make_bench, folder):
+    """A choice of the base that turns with the order is a tie; equal replies need none."""
+    first, _ = measured()
+    spec = GateSpec(judging=MICRO, prompts=6, temperature=1.0, top_p=1.0, max_new_tokens=48, min_readable=0, min_ended=0, both_orders=True)
+    found = gate(
+        spec, policy=twin, before=policy, baseline=None, seed=planted, prompts=asked, pairs=None, judgements=None,
+        rounds={"m1-gate": first}, out=folder("gate"), bench=make_bench("r2.gate"),
+    )  # fmt: skip
+    (met,) = found.report()["both_orders"]
+    assert (met["judge"], met["order"], met["first"], met["second"]) == ("base", "both", "r1.dpo", "m1")
+    assert met["compared"] == 6
+    assert met["win"] + met["tie"] + met["loss"] == pytest.approx(1)
+    assert met["tie"] >= (met["contradicts_itself"] or 0)
