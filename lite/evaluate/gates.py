@@ -1,13 +1,13 @@
 """Gates: what a round must not have done to its model. Pure: figures in, verdicts out.
 
 A policy that learns from its own judge can please the judge instead of getting better (reward hacking): replies grow, stop ending, the
-judge forgets how to judge. Each gate is one such sign, against a limit of the recipe.
+judge forgets how to judge. And one that did not learn at all looks healthy. Each gate is one such sign, against a limit of the recipe.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-Sign = Literal["parse_rate", "endings", "judge_regression", "length"]
+Sign = Literal["parse_rate", "endings", "stalled_adapter", "judge_regression", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Health:
     """share of its replies that end by themselves"""
     tokens: float
     """mean length of its replies"""
+    moved: float | None
+    """how far its adapter moved in its last training, as a share of the weights' norm"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Limits:
     min_ended: float
     judge_drop: float
     longer: float
+    min_change: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ def gates(now: Health, before: Health | None, limits: Limits) -> list[Gate]:
     found = [
         _at_least("parse_rate", now.readable, limits.min_readable, "share of the model's judgements that can be read"),
         _at_least("endings", now.ended, limits.min_ended, "share of replies that end by themselves"),
+        _at_least("stalled_adapter", now.moved, limits.min_change, "change of the adapter's weights", digits=6),
     ]
     if before:
         if before.pairwise is not None:
@@ -58,6 +62,6 @@ def gates(now: Health, before: Health | None, limits: Limits) -> list[Gate]:
     return found
 
 
-def _at_least(sign: Sign, found: float | None, limit: float, what: str) -> Gate:
-    measured = "not measured" if found is None else f"{found:.3f}"
-    return Gate(sign, found, limit, found is not None and found >= limit, f"{what}: {measured}, at least {limit:.3f}")
+def _at_least(sign: Sign, found: float | None, limit: float, what: str, digits: int = 3) -> Gate:
+    measured = "not measured" if found is None else f"{found:.{digits}f}"
+    return Gate(sign, found, limit, found is not None and found >= limit, f"{what}: {measured}, at least {limit:.{digits}f}")

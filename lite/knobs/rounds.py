@@ -118,6 +118,11 @@ class GateSpec(Spec):
     min_readable: float = Field(default=0.8, ge=0, le=1, description="smallest share of the model's judgements that can be read")
     longer: float = Field(default=1.6, gt=1, description="most that replies may be longer than those of the model before, as a factor")
     min_ended: float = Field(default=0.8, ge=0, le=1, description="smallest share of replies that end by themselves")
+    min_change: float = Field(
+        default=1e-4,
+        ge=0,
+        description="least change of the adapter's weights in its training, as a share of their norm: less is a stalled one",
+    )
     both_orders: bool = Field(
         default=False,
         description="let the untouched base choose between the replies of two models too, in both orders: a choice that turns is a tie",

@@ -73,9 +73,9 @@ def gate(
     for model, group in groups.items():
         figures[model] |= summary.describe(group)
     verdicts = gates(
-        _health(figures[name]),
-        _health(figures[name_before]) if name_before else None,
-        Limits(spec.min_readable, spec.min_ended, spec.judge_drop, spec.longer),
+        _health(figures[name], policy),
+        _health(figures[name_before], before) if before and name_before else None,
+        Limits(spec.min_readable, spec.min_ended, spec.judge_drop, spec.longer, spec.min_change),
     )
     report = {
         "model": name,
@@ -210,9 +210,9 @@ def _both_orders(
     return found
 
 
-def _health(figures: Mapping[str, Any]) -> Health:
+def _health(figures: Mapping[str, Any], policy: Policy) -> Health:
     judge = figures["judge"]
-    return Health(judge["readable"], judge["pairwise"], figures["stop_rate"], figures["tokens"])
+    return Health(judge["readable"], judge["pairwise"], figures["stop_rate"], figures["tokens"], policy.report().get("adapter_change"))
 
 
 def _metrics(report: Mapping[str, Any], bench: Bench) -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from lite.evaluate.gates import Health, Limits, gates
 
-LIMITS = Limits(min_readable=0.8, min_ended=0.8, judge_drop=0.1, longer=1.5)
-GOOD = Health(readable=0.95, pairwise=0.80, ended=0.98, tokens=20.0)
+LIMITS = Limits(min_readable=0.8, min_ended=0.8, judge_drop=0.1, longer=1.5, min_change=1e-4)
+GOOD = Health(readable=0.95, pairwise=0.80, ended=0.98, tokens=20.0, moved=0.1)
 
 
 def shut(now: Health, before: Health | None = GOOD) -> list[str]:
@@ -30,6 +30,9 @@ def test_a_model_as_good_as_the_one_before_goes_on():
         ({"tokens": 30.0}, []),
         ({"tokens": 30.1}, ["length"]),
         ({"tokens": 5.0}, []),
+        ({"moved": 0.0}, ["stalled_adapter"]),
+        ({"moved": 9e-5}, ["stalled_adapter"]),
+        ({"moved": None}, ["stalled_adapter"]),
         ({"readable": 0.1, "pairwise": 0.5, "ended": 0.1, "tokens": 90.0}, ["parse_rate", "endings", "judge_regression", "length"]),
     ],
 )

@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 from trl import DPOTrainer
 
 from lite.errors import DivergedError
+from lite.knobs import LoraSpec
 from lite.knobs.training import DpoLoss
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
@@ -118,6 +119,31 @@ def test_the_sft_loss_is_a_mean_over_response_tokens(bank, rows, course):
     with sft_trainer(bank, ROLE, course(rows)) as trainer:
         found = trainer.measure(rows)
     assert found["loss"] == pytest.approx(float(by_hand), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_the_adapters_dropout_acts_while_it_is_trained_and_not_in_the_reference(bank, twins, course, kind):
+    """TRL's DPO switches dropout off by default. Two steps on the same rows, with other seeds of dropout: other updates."""
+    found = []
+    for seed in (1, 2):
+        bank.add(ROLE, LoraSpec(r=4, alpha=8, dropout=0.5), seed=0)
+        stir(bank, ROLE)
+        chosen = [t.chosen for t in twins]
+        with (
+            sft_trainer(bank, ROLE, course(chosen, seed=seed))
+            if kind == "sft"
+            else dpo_trainer(bank, ROLE, course(twins, seed=seed), beta=0.1, loss="sigmoid")
+        ) as trainer:
+            if kind == "dpo":
+                trainer.refer(twins)
+                known = dict(trainer.reference)
+                trainer.reference.clear()
+                trainer.refer(twins)
+                assert trainer.reference == known
+            trainer.train()
+        found.append(bank.snapshot(ROLE))
+        bank.clear()
+    assert max(float((found[0][k] - found[1][k]).abs().max()) for k in found[0]) > 1e-5
 
 
 def test_every_loss_of_trl_is_there_and_no_other():

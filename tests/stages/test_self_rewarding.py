@@ -204,6 +204,8 @@ def test_every_judgement_is_kept_with_its_text(answered, judged):
     assert sum(report["histogram"].values()) == round(report["readable"] * len(rows))
     assert report["judge"] == "m1"
     assert report["saved"] == 0
+    assert JudgeSpec().draws == 3
+    assert any(len({r.text for r in rows if (r.id, r.k) == (c.id, c.k)}) == 3 for c in answered.rows())  # a draw each, not one thrice
 
 
 def test_batch_size_and_shared_prefix_change_no_judgement(answered, judged, policy, make_bench, folder):
@@ -391,7 +393,7 @@ def test_a_round_has_all_its_figures(measured):
     assert report["compared_by"] == "oracle"
     assert report["adapter_change"] == 0.5
     assert "a tie of the judge counts one half" in report["tie_rule"]
-    assert {g["sign"] for g in report["gates"]} == {"parse_rate", "endings"}
+    assert {g["sign"] for g in report["gates"]} == {"parse_rate", "endings", "stalled_adapter"}
     assert all(g["open"] for g in report["gates"])
     assert len(found.rows()) == 6
 
