@@ -191,7 +191,11 @@ CONTRACTS: Mapping[str, Contract] = {
             DpoSpec,
             Policy,
             1,
-            {"pairs": Need(Pairs), "policy": Need(Policy, optional=True, named=True)},
+            {
+                "pairs": Need(Pairs),
+                "policy": Need(Policy, optional=True, named=True),
+                "prompts": Need(Prompts, optional=True, named=True),
+            },
             about="DPO on preference pairs: start and reference are the base, or the policy that is named",
         ),
         Contract(

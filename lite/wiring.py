@@ -7,7 +7,7 @@ from lite.artifacts import Artifact, Policy, Reward
 from lite.contracts import CONTRACTS, Need
 from lite.knobs import OwnBase, Spec
 from lite.knobs.judging import EvaluateSpec, ScoreSpec
-from lite.knobs.training import SftSpec
+from lite.knobs.training import DpoSpec, SftSpec
 from lite.knobs.writing import MixSpec
 from lite.yamltext import hint, shown
 
@@ -49,6 +49,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
                 _targets(entry, inputs, problems)
                 _mixed(entry, inputs, problems)
             _scored(entry, inputs, problems)
+            _compared(entry, inputs, problems)
             _adapters(entry, inputs, earlier, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
@@ -125,6 +126,16 @@ def _scored(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> No
             "put `- respond` before it" if entry.spec.what == "candidates" else "name the stage that gives them: `from: {pairs: contrast}`"
         )
         problems.append(f"{entry.place()}: scores {entry.spec.what}, and reads none; {how}")
+
+
+def _compared(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """Checkpoints are compared on prompts that the recipe names."""
+    if isinstance(entry.spec, DpoSpec) and (entry.spec.compare is None) != (inputs.get("prompts") is None):
+        missing = "name the stage whose dev prompts they answer, `from: {prompts: ID}`"
+        told = (
+            missing if entry.spec.compare else "nothing is compared on the prompts that `from` names; give compare too, or leave them out"
+        )
+        problems.append(f"{entry.place('compare')}: {told}")
 
 
 def _targets(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:

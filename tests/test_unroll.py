@@ -168,3 +168,26 @@ def test_previous_needs_a_model_before():
 )
 def test_a_recipe_of_rounds_that_is_none(text, said):
     assert any(said in problem for problem in problems(text=text)), problems(text=text)
+
+
+def test_checkpoints_are_compared_on_prompts_that_are_named():
+    with_prompts = TEXT.replace(
+        "dpo: {from: {policy: previous}}", "dpo: {from: {policy: previous, prompts: prompts}, compare: {every: 50}}"
+    )
+    assert inputs(load(text=with_prompts))["r2.dpo"] == {"pairs": "r2.pair", "policy": "r1.dpo", "prompts": "prompts"}
+    without = TEXT.replace("dpo: {from: {policy: previous}}", "dpo: {from: {policy: previous}, compare: {every: 50}}")
+    assert any("name the stage whose dev prompts they answer" in p for p in problems(text=without))
+    idle = TEXT.replace("dpo: {from: {policy: previous}}", "dpo: {from: {policy: previous, prompts: prompts}}")
+    assert any("nothing is compared on the prompts" in p for p in problems(text=idle))
+
+
+def test_a_round_may_be_aligned_by_ppo():
+    by_ppo = (
+        TEXT.replace("  - dpo: {from: {policy: previous}}", "  - reward\n  - ppo: {from: {policy: previous}}")
+        .replace("policy: dpo", "policy: ppo")
+        .replace("[previous, dpo]", "[previous, ppo]")
+    )
+    found = inputs(load(text=by_ppo))
+    assert found["r2.ppo"] == {"prompts": "r2.instruct", "reward": "r2.reward", "policy": "r1.ppo"}
+    assert found["r2.reward"] == {"pairs": "r2.pair"}
+    assert found["r2.gate"]["before"] == "r1.ppo"

@@ -99,7 +99,10 @@ class Site:
         while found is not None and not isinstance(found.spec, PromptsSpec):
             if found is not node and isinstance(found.spec, InstructSpec):
                 return self.prompts(found).model_copy(update={"train": found.spec.prompts, "max_words": found.spec.max_words})
-            sources = [self.first(found, param) for param in ("prompts", "pairs", "candidates", "seed")]
+            params = ["prompts", "pairs", "candidates", "seed"]
+            if isinstance(found.spec, DpoSpec):  # it learns from the pairs; its own prompts are those that checkpoints answer
+                params.remove("prompts")
+            sources = [self.first(found, param) for param in params]
             found = next((source for source in sources if source is not None), None)
         return found.spec if found is not None and isinstance(found.spec, PromptsSpec) else PromptsSpec.model_validate({})
 

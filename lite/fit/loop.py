@@ -5,9 +5,10 @@ from typing import Any
 
 from lite.fit import demand as rlcd
 from lite.fit import sizes
-from lite.fit.demand import BYTES_PER_TOKEN, MEAN_RESPONSE, Decode, Demand, Site, rank
+from lite.fit.demand import BYTES_PER_TOKEN, MEAN_RESPONSE, Decode, Demand, Moment, Site, rank
 from lite.knobs import Spec
 from lite.knobs.rounds import EftSpec, GateSpec, InstructSpec, JudgingSpec, PairSpec, SeedSpec
+from lite.knobs.training import DpoSpec
 from lite.knobs.writing import RespondSpec
 from lite.plan import Node
 
@@ -45,17 +46,34 @@ def pair(spec: PairSpec, node: Node, site: Site) -> Demand:
 
 
 def gate(spec: GateSpec, node: Node, site: Site) -> Demand:
-    models = 1 + sum(node.inputs.get(param) is not None for param in ("before", "baseline"))
+    others = 0 if node.inputs.get("rounds") else sum(node.inputs.get(param) is not None for param in ("before", "baseline"))
+    models = 1 + others  # an earlier gate has measured the others
     planted = _seed(node, site)
     replies = _written(spec, node, site, models * spec.prompts, site.longest(node), site.mean(node))
     verdicts = _judged(spec.judging, node, site, models * planted.judged * planted.responses * (spec.judging.draws + 1))
-    moments = [m._replace(name=f"judging: {m.name}", knobs=tuple(f"judging.{knob}" for knob in m.knobs)) for m in verdicts.moments]
-    return Demand((*replies.moments, *moments), (*replies.work, *verdicts.work), replies.disk + verdicts.disk)
+    return Demand((*replies.moments, *_inside("judging", verdicts)), (*replies.work, *verdicts.work), replies.disk + verdicts.disk)
+
+
+def dpo(spec: DpoSpec, node: Node, site: Site) -> Demand:
+    learning = rlcd.dpo(spec, node, site)
+    if spec.compare is None:
+        return learning
+    steps = spec.epochs * -(-site.prompts(node).train // spec.batch_pairs)
+    asked = (steps // spec.compare.every + 1) * spec.compare.prompts
+    replies = _written(spec.compare, node, site, asked, site.longest(node), site.mean(node))
+    verdicts = _judged(spec.compare.judging, node, site, asked * spec.compare.judging.draws)
+    moments = (*learning.moments, *_inside("compare", replies), *_inside("compare.judging", verdicts))
+    return Demand(moments, (*learning.work, *replies.work, *verdicts.work), learning.disk + replies.disk + verdicts.disk)
 
 
 def _seed(node: Node, site: Site) -> SeedSpec:
     found = site.input(node, "seed")
     return found.spec if found is not None and isinstance(found.spec, SeedSpec) else SeedSpec()
+
+
+def _inside(place: str, part: Demand) -> list[Moment]:
+    """The moments of a part of a stage, whose knobs lie under ``place``."""
+    return [m._replace(name=f"{place}: {m.name}", knobs=tuple(f"{place}.{knob}" for knob in m.knobs)) for m in part.moments]
 
 
 def _judged(spec: JudgingSpec, node: Node, site: Site, judgements: int) -> Demand:
@@ -82,6 +100,7 @@ DEMANDS: Mapping[str, Callable[[Any, Node, Site], Demand]] = {
     "judge": judge,
     "pair": pair,
     "gate": gate,
+    "dpo": dpo,
 }
 
 

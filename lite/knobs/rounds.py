@@ -108,12 +108,22 @@ class BestSpec(Spec):
     at_least: float = Field(default=5.0, ge=0, le=5, description="mean score that a response must have")
 
 
-class GateSpec(Spec):
+class AnsweringSpec(Spec):
+    """How models are compared by what they write on held-out prompts."""
+
     judging: JudgingSpec = JudgingSpec()
     prompts: int = Field(default=253, ge=1, description="dev prompts that every model answers")
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_new_tokens: int = Field(default=300, ge=1)
+    batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+
+
+class CompareSpec(AnsweringSpec):
+    every: int = Field(default=200, ge=1, description="steps between two adapters that are compared; the last one always is")
+
+
+class GateSpec(AnsweringSpec):
     judge_drop: float = Field(default=0.1, ge=0, description="most that the judge's pairwise accuracy may fall below the model before")
     min_readable: float = Field(default=0.8, ge=0, le=1, description="smallest share of the model's judgements that can be read")
     longer: float = Field(default=1.6, gt=1, description="most that replies may be longer than those of the model before, as a factor")
@@ -128,4 +138,3 @@ class GateSpec(Spec):
         description="let the untouched base choose between the replies of two models too, in both orders: a choice that turns is a tie",
     )
     refuse: bool = Field(default=True, description="end the run where a gate is shut; false: only say so")
-    batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from lite.knobs import NO_EFFECT, LoraSpec, Spec
+from lite.knobs.rounds import CompareSpec
 
 
 class RewardSpec(Spec):
@@ -93,9 +94,19 @@ class DpoSpec(TuneSpec):
         default="hard",
         description="hard: the likelier response is the better one; soft: a pair's label is its weight, the rest goes to the opposite order",
     )
+    compare: CompareSpec | None = Field(
+        default=None,
+        description="adapters on the way are compared by their replies to dev prompts, which the policy trained from judges; the best is kept",
+    )
     epochs: int = Field(default=1, ge=1)
     lr: float = Field(default=5e-5, gt=0)
     batch_pairs: int = Field(default=16, ge=1, description="pairs per optimiser step")
+
+    @model_validator(mode="after")
+    def one_way_to_choose(self) -> "DpoSpec":
+        if self.compare and self.keep == "best":
+            raise ValueError("compare and keep: best are two ways to choose an adapter: take one")
+        return self
 
     @model_validator(mode="after")
     def soft_labels_fit_the_loss(self) -> "DpoSpec":

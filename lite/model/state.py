@@ -49,6 +49,17 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> State:
     return State(weights, facts)
 
 
+def save_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Tensors by name; the file appears whole."""
+    scratch = file.with_suffix(".tmp")
+    save_file({name: t.contiguous() for name, t in weights.items()}, scratch)
+    scratch.replace(file)
+
+
+def load_weights(file: Path) -> dict[str, Tensor]:
+    return load_file(file)
+
+
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The state of every parameter as ``<group>.<place>.<name>``; learning rates are the schedule's, by step."""
     found = {}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from lite.artifacts import Pairs, Policy
+from lite.artifacts import Pairs, Policy, Prompts
 from lite.errors import ArtifactError
 from lite.knobs.training import DpoSpec
 from lite.model.bank import AdapterBank
@@ -21,11 +21,12 @@ from lite.records import Pair
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
 from lite.stages.course import course
+from lite.stages.shelf import Shelf
 from lite.stages.tuning import ROLE, begin, held_out_ids, tune
 from lite.text.dialogue import STOP
 
 
-def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench: Bench) -> Policy:
+def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, prompts: Prompts | None, out: Path, bench: Bench) -> Policy:
     rows = pairs.rows()
     decided = [row for row in map(hard, rows) if row.label - 0.5 > spec.min_gap]
     bank = bench.bank()
@@ -50,8 +51,14 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
                 bench.pause()
 
             trainer.refer([*learnt, *measured], done=done)
-        training = tune(trainer, spec, len(plan.batches), measured, bank, bench, "dpo: training on pairs")
+        shelf = Shelf(spec.compare, bench.ckpt / "compared", len(plan.batches)) if spec.compare else None
+        training = tune(trainer, spec, len(plan.batches), measured, bank, bench, "dpo: training on pairs", shelf=shelf)
     bank.checkpointing(False)
+    chosen = None
+    if shelf and prompts:
+        chosen = shelf.choose(ROLE, policy, prompts, bank, bench)
+        training = training._replace(kept=chosen.step)
+        bench.log(f"step {chosen.step} of {len(plan.batches)} is kept: the best of its replies to dev prompts")
     bank.save(ROLE, out / "adapter")
     report = {
         "pairs": len(learnt),
@@ -61,6 +68,7 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, out: Path, bench:
         "steps": len(plan.batches),
         "adapter_change": bank.change(ROLE),
         **training.report(),
+        **({"compared": chosen.contests} if chosen else {}),
         **({"mean_label": fmean(twin.label for twin in learnt)} if spec.labels == "soft" else {}),
     }
     write_json(out / "report.json", report)

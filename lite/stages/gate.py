@@ -9,7 +9,7 @@ its name; the figures then lie in the stage's ``ckpt``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +21,11 @@ from lite.evaluate.judge_quality import TIE_RULE, Ranking, judge_quality
 from lite.knobs.judging import PairwiseJudge
 from lite.knobs.rounds import GateSpec
 from lite.model.bank import AdapterBank
-from lite.model.encoding import encode
-from lite.model.generate import Decoding
 from lite.records import Prompt, Ranked, Reply, write_rows
 from lite.runs.layout import stage_of
 from lite.runs.publish import write_json
+from lite.stages.answers import answers, head_to_head, scored
 from lite.stages.bench import Bench
-from lite.stages.drawing import draw
-from lite.stages.evaluate import reply_text
 from lite.stages.judging import Known, ask_judges
 from lite.stages.reviews import Court, Question, scores_of
 from lite.text.dialogue import closed
@@ -68,8 +65,8 @@ def gate(
                 figures[model] = {"judge": _judge(spec, model, artifact, ranked, bank, bench, bar)}
     on_world = prompts.read_json("report.json").get("source") == "micro"
     by_id = {row.id: row for row in rows}
-    scored = oracle.judge(replies, by_id) if on_world else _judged(spec, before or policy, replies, bank, bench)
-    groups = summary.by_model(scored)
+    rated = oracle.judge(replies, by_id) if on_world else scored(spec, before or policy, replies, bank, bench)
+    groups = summary.by_model(rated)
     for model, group in groups.items():
         figures[model] |= summary.describe(group)
     verdicts = gates(
@@ -81,7 +78,7 @@ def gate(
         "model": name,
         "before": name_before,
         "models": {model: figures[model] for model in models},
-        "comparisons": [_compare(groups[name], groups[other]) for other in models if other != name],
+        "comparisons": [head_to_head(groups[name], groups[other]) for other in models if other != name],
         "compared_by": "oracle" if on_world else stage_of((before or policy).path),
         "both_orders": _both_orders(name, groups, by_id, bank, bench, out) if spec.both_orders else [],
         "measured": how,
@@ -94,10 +91,10 @@ def gate(
     _metrics(report, bench)
     shut = [verdict for verdict in verdicts if not verdict.open]
     if shut and spec.refuse:
-        write_rows(bench.ckpt / "replies.jsonl", scored)
+        write_rows(bench.ckpt / "replies.jsonl", rated)
         write_json(bench.ckpt / "report.json", report)
         raise DivergedError(_refusal(name, shut, before, bench))
-    write_rows(out / "replies.jsonl", scored)
+    write_rows(out / "replies.jsonl", rated)
     write_json(out / "report.json", report)
     bench.log(f"{name}: {'; '.join(v.says for v in verdicts)}" + ("" if not shut else f"; SHUT: {', '.join(v.sign for v in shut)}"))
     return Round(out)
@@ -133,25 +130,10 @@ def _known(rounds: Mapping[str, Round], how: Mapping[str, Any], rows: Sequence[P
 def _replies(
     spec: GateSpec, model: str, policy: Policy, rows: Sequence[Prompt], bank: AdapterBank, bench: Bench, bar: Any
 ) -> list[Reply]:  # fmt: skip
-    """One reply per prompt; the seed of a prompt's draw is the same for all models."""
     bank.load(POLICY, policy.adapter)
-    texts = [plain_prompt(row.turns, lead=bench.task.lead) for row in rows]
-    written = draw(
-        bench,
-        f"replies-{model}",
-        bank,
-        POLICY,
-        [encode(bank.base.tokenizer, text) for text in texts],
-        keys=[row.id for row in rows],
-        seeds=[bench.seed_for(row.id) for row in rows],
-        decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
-        rows=spec.batch_rows,
-        bar=bar,
-    )
+    found = answers(spec, model, POLICY, rows, bank, bench, bar)
     bank.drop(POLICY)
-    return [
-        Reply(row.id, model, 0, text, reply_text(g.text), g.stop, len(g.ids)) for row, text, g in zip(rows, texts, written, strict=True)
-    ]
+    return found
 
 
 def _judge(
@@ -176,26 +158,6 @@ def _judge(
 
 def _quality(ranked: Sequence[Ranked], means: Mapping[tuple[str, int], float | None]):
     return judge_quality([Ranking(row.ranks, tuple(means.get((row.id, k)) for k in range(len(row.ranks)))) for row in ranked])
-
-
-def _judged(spec: GateSpec, judge: Policy, replies: Sequence[Reply], bank: AdapterBank, bench: Bench) -> list[Reply]:
-    """The replies with the mean score of one judge for all; those that it could not be read on have none."""
-    court = Court(spec.judging, bench, bank, judge, name="replies")
-    means = {
-        place: mean_score(scores)
-        for place, scores in scores_of(
-            court.judge([Question(f"{r.model}/{r.id}", r.draw, r.prompt, r.text) for r in replies], range(spec.judging.draws))
-        ).items()
-    }
-    court.close()
-    return [replace(r, score=means[f"{r.model}/{r.id}", r.draw]) for r in replies]
-
-
-def _compare(ours: Sequence[Reply], others: Sequence[Reply]) -> dict[str, Any] | None:
-    """Head to head where both have a score; None where nothing can be compared."""
-    there = {(r.id, r.draw) for r in ours if r.score is not None} & {(r.id, r.draw) for r in others if r.score is not None}
-    met = [[r for r in group if (r.id, r.draw) in there] for group in (ours, others)]
-    return summary.compare(*met) if there else None
 
 
 def _both_orders(

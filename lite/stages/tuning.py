@@ -21,6 +21,12 @@ ROLE = "policy"
 Row = TypeVar("Row")
 
 
+class Shelf(Protocol):
+    """Takes adapters to compare them later."""
+
+    def put(self, step: int, weights: Mapping[str, Tensor]) -> None: ...
+
+
 class Trainer(Protocol):
     tell: Any  # (step, figures) -> None
     ready: Any  # () -> None, before the first step
@@ -74,13 +80,24 @@ def begin(bank: AdapterBank, policy: Policy | None, lora: LoraSpec, bench: Bench
     bank.load(ROLE, policy.adapter, trainable=True, dropout=lora.dropout)
 
 
-def tune(trainer: Trainer, spec: TuneSpec, steps: int, held_out: Sequence[Any], bank: AdapterBank, bench: Bench, what: str) -> Training:
+def tune(
+    trainer: Trainer,
+    spec: TuneSpec,
+    steps: int,
+    held_out: Sequence[Any],
+    bank: AdapterBank,
+    bench: Bench,
+    what: str,
+    *,
+    shelf: Shelf | None = None,
+) -> Training:
     """Train to the end, measuring on the way; where a step diverges the last good adapter is kept, and its place told.
 
-    The trainer's course begins after the step of ``bench.resumed``; what else that checkpoint holds is put back here.
+    The trainer's course begins after the step of ``bench.resumed``; what else that checkpoint holds is put back here. ``shelf`` is given
+    the adapter after every step.
     """
     with bench.progress(steps, "steps", what) as bar:
-        watch = Watch(trainer, spec, steps, held_out, bank, bench, bar)
+        watch = Watch(trainer, spec, steps, held_out, bank, bench, bar, shelf)
         trainer.tell, trainer.ready = watch.step, watch.go_on
         try:
             if done_before(bench) < steps:
@@ -106,10 +123,18 @@ class Watch:
     """Hears of every step: figures to the bench, measurements of what is held out, checkpoints, and the weights that may be gone back to."""
 
     def __init__(
-        self, trainer: Trainer, spec: TuneSpec, steps: int, held_out: Sequence[Any], bank: AdapterBank, bench: Bench, bar: Progress
+        self,
+        trainer: Trainer,
+        spec: TuneSpec,
+        steps: int,
+        held_out: Sequence[Any],
+        bank: AdapterBank,
+        bench: Bench,
+        bar: Progress,
+        shelf: Shelf | None = None,
     ):
         self._trainer, self._spec, self._steps, self._rows = trainer, spec, steps, held_out
-        self._bank, self._bench, self._bar = bank, bench, bar
+        self._bank, self._bench, self._bar, self._shelf = bank, bench, bar, shelf
         self._now = self.last_good = bank.snapshot(ROLE)
         self.best: dict[str, Tensor] | None = None
         self.kept = steps
@@ -122,6 +147,8 @@ class Watch:
         self.last_good, self._now = self._now, self._bank.snapshot(ROLE)  # the newest update has not been seen to be good yet
         self._bench.metric(step=step, **figures)
         self._bar.advance(1, **{name: figures[name] for name in ("loss", "accuracy", "margin") if name in figures})
+        if self._shelf:
+            self._shelf.put(step, self._now)
         every = self._spec.eval_every
         if self._rows and (step == self._steps or (every and step % every == 0)):
             self._measure(step)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lite.artifacts import Pairs
+from lite.artifacts import Pairs, Policy
 from lite.errors import ArtifactError, DivergedError
+from lite.knobs import LoraSpec
 from lite.knobs.judging import EvaluateSpec
 from lite.knobs.ppo import PpoSpec
 from lite.knobs.training import RewardSpec
@@ -158,10 +159,16 @@ def test_a_runaway_stops_and_keeps_the_last_good_adapter(asked, judged, make_ben
 
 
 @pytest.fixture(scope="module")
-def before(asked, judged, make_bench, folder):
-    """A policy that is not the base."""
-    spec = PpoSpec(**SMALL_PPO | {"lr": 2e-3}, lora={"r": 4, "alpha": 8})
-    return ppo(spec, prompts=asked, reward=judged, policy=None, out=folder("before"), bench=make_bench("m1"))
+def before(folder, tiny_bank) -> Policy:
+    """A policy that is far from the base."""
+    out = folder("before")
+    tiny_bank.clear()
+    tiny_bank.add("m1", LoraSpec(r=4, alpha=8), seed=2)
+    noise = torch.Generator().manual_seed(0)
+    tiny_bank.restore("m1", {name: w + 0.08 * torch.randn(w.shape, generator=noise) for name, w in tiny_bank.snapshot("m1").items()})
+    tiny_bank.save("m1", out / "adapter")
+    tiny_bank.clear()
+    return Policy(out)
 
 
 @pytest.mark.parametrize("value", ["separate", "joint"])
@@ -182,9 +189,9 @@ def test_ppo_goes_on_from_a_policy_which_is_its_reference(value, asked, judged, 
     moved = max(float((start[k] - end[k]).abs().max()) for k in start)
     assert 0 < moved < 0.01
     ids = encode(bank.base.tokenizer, "\n\nHuman: How do I bake bread?\n\nAssistant:")
-    row = [Row(ids, encode(bank.base.tokenizer, " Sure!")[1:])]
+    row = [Row(ids, encode(bank.base.tokenizer, " Sure! You need flour and yeast. Use the oven for it.")[1:])]
     logp = {role: logprob_rows(bank, row, role=role, temperature=1.0, micro_tokens=512) for role in ("before", None)}
-    assert float((logp["before"] - logp[None]).abs().max()) > 1e-2
+    assert float((logp["before"] - logp[None]).abs().max()) > 0.05
 
 
 def test_nan_rewards_stop_the_run(asked, judged, make_bench, folder, monkeypatch):

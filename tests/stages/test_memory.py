@@ -103,7 +103,7 @@ def test_what_trl_trains_learns_the_same(kind, backward, pairs, make_bench, fold
             if kind == "sft":
                 sft(SftSpec(**shared, batch_examples=8), pairs=pairs, examples={}, policy=None, out=out, bench=bench)
             else:
-                dpo(DpoSpec(**shared, batch_pairs=8), pairs=pairs, policy=None, out=out, bench=bench)
+                dpo(DpoSpec(**shared, batch_pairs=8), pairs=pairs, policy=None, prompts=None, out=out, bench=bench)
         return fresh.snapshot("policy"), bench.reporter.metrics, passes
 
     plain, figures, passes = train(at=-1)

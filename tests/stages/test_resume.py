@@ -52,7 +52,7 @@ def stages(asked, made, judged):
     return {
         "reward": lambda out, bench: reward(REWARD, pairs=made, out=out, bench=bench),
         "sft": lambda out, bench: sft(SFT, pairs=made, examples={}, policy=None, out=out, bench=bench),
-        "dpo": lambda out, bench: dpo(DPO, pairs=made, policy=None, out=out, bench=bench),
+        "dpo": lambda out, bench: dpo(DPO, pairs=made, policy=None, prompts=None, out=out, bench=bench),
         "ppo": lambda out, bench: ppo(PPO, prompts=asked, reward=judged, policy=None, out=out, bench=bench),
     }
 

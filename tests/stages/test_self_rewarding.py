@@ -6,22 +6,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lite.artifacts import Candidates, Judgements, Policy, Prompts
+from lite.artifacts import Candidates, Judgements, Pairs, Policy, Prompts
 from lite.errors import DivergedError, JudgeError, RecipeError
 from lite.knobs import LoraSpec
 from lite.knobs.rounds import BestSpec, EftSpec, GateSpec, InstructSpec, JudgeSpec, PairSpec, SeedSpec
+from lite.knobs.training import DpoSpec
 from lite.knobs.writing import PromptsSpec
 from lite.micro.world import grade, split_of
-from lite.records import Candidate, Judgement, write_rows
+from lite.model.state import load_weights
+from lite.records import Candidate, Judgement, Pair, write_rows
 from lite.runs.publish import write_json
 from lite.stages import drawing
 from lite.stages.best import best
+from lite.stages.dpo import dpo
 from lite.stages.eft import agrees, eft
 from lite.stages.gate import gate
 from lite.stages.instruct import instruct
 from lite.stages.judge import judge
 from lite.stages.pair import pair
 from lite.stages.prompts import prompts
+from lite.stages.reviews import Court
 from lite.stages.seed import seed
 from lite.text.dialogue import STOP, Turn, prompt
 from lite.text.judging import read_score, turns_of
@@ -367,6 +371,76 @@ def test_only_what_every_judgement_finds_perfect_is_an_example(pool, make_bench,
     flat = {place: [3, 3, 3] for place in SCORES}
     with pytest.raises(DivergedError, match="none of 7 candidates has a mean score of 5"):
         best(BestSpec(), candidates=pool, judgements=judgements(folder, flat), out=folder("best"), bench=make_bench("best"))
+
+
+# ----------------------------------------------------------------------------------------------- checkpoints of DPO
+
+
+GOOD, RUDE = "Sure! You need flour and yeast. Use the oven for it.", "Go away. Nobody cares."
+
+
+def spoken(folder, better: str, worse: str) -> Pairs:
+    out = folder("pairs")
+    asked = [prompt([Turn("human", f"How do I bake bread?{' ' * i}")]) for i in range(12)]
+    rows = [Pair(f"p{i}", text, f" {better}", f" {worse}", 1.0, text, text, 0, 1, "turn", "turn") for i, text in enumerate(asked)]
+    write_rows(out / "pairs.jsonl", rows)
+    return Pairs(out)
+
+
+@pytest.fixture
+def verdicts(monkeypatch):
+    """A judge whose score of a reply is made up: by the step of the checkpoint that wrote it."""
+
+    def say(scores: dict[str, int | None]) -> list[int]:
+        asked: list[int] = []
+
+        def judge_(self, questions, draws, bar=None):
+            asked.append(len(questions))
+            return [Judgement(q.id, q.k, d, "so.", "eos", scores[q.id.partition("/")[0]]) for q in questions for d in draws]
+
+        monkeypatch.setattr(Court, "judge", judge_)
+        return asked
+
+    return say
+
+
+COMPARE = {"judging": MICRO, "prompts": 4, "every": 2, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12}
+TRAIN = {"lr": 1e-3, "warmup": 0.0, "epochs": 1, "batch_pairs": 2, "held_out": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ({"step-2": 3, "step-4": 5, "step-6": 4}, 4),  # the middle one beats the first and is not beaten
+        ({"step-2": 3, "step-4": 3, "step-6": 3}, 2),  # nobody is beaten: the earliest
+        ({"step-2": 1, "step-4": None, "step-6": 2}, 6),  # what cannot be read wins and loses nothing
+    ],
+)
+def test_the_checkpoint_whose_replies_win_is_kept(scores, kept, verdicts, policy, asked, make_bench, folder, tiny_bank):
+    asked_about = verdicts(scores)
+    spec = DpoSpec(**TRAIN, compare=COMPARE)
+    pairs, bench = spoken(folder, GOOD, RUDE), make_bench("dpo")
+    found = dpo(spec, pairs=pairs, policy=policy, prompts=asked, out=folder("dpo"), bench=bench)
+    assert asked_about == [12]
+    assert found.report()["kept_step"] == kept
+    tiny_bank.clear()
+    tiny_bank.load("kept", found.adapter)
+    stored = load_weights(bench.ckpt / "compared" / f"{kept}.safetensors")
+    assert all(torch.equal(w, stored[k]) for k, w in tiny_bank.snapshot("kept").items())
+    others = [load_weights(bench.ckpt / "compared" / f"{step}.safetensors") for step in {2, 4, 6} - {kept}]
+    assert not any(all(torch.equal(w, other[k]) for k, w in stored.items()) for other in others)
+
+
+def test_the_model_that_training_started_from_is_the_judge_of_its_checkpoints(policy, asked, make_bench, folder):
+    """Whole, with real judgements; and without a contest the last adapter is the same as ever."""
+    pairs = spoken(folder, GOOD, RUDE)
+    plain = dpo(DpoSpec(**TRAIN), pairs=pairs, policy=policy, prompts=None, out=folder("dpo"), bench=make_bench("dpo"))
+    spec = DpoSpec(**TRAIN, compare=COMPARE | {"every": 100})
+    found = dpo(spec, pairs=pairs, policy=policy, prompts=asked, out=folder("dpo"), bench=make_bench("dpo"))
+    assert (found.report()["kept_step"], found.report()["compared"]) == (6, [])
+    assert (found.adapter / "adapter_model.safetensors").read_bytes() == (plain.adapter / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="take one"):
+        DpoSpec(compare=COMPARE, keep="best", eval_every=2, held_out=0.1)
 
 
 # ---------------------------------------------------------------------------------------------------------- gate

@@ -130,7 +130,7 @@ def test_what_is_not_there_cannot_be_learnt(make_bench, folder):
 def preferred(pairs, taught, make_bench, folder):
     bench = make_bench("dpo")
     spec = DpoSpec(**QUICK, epochs=2, batch_pairs=4, held_out=0.2, eval_every=3)
-    return dpo(spec, pairs=pairs, policy=taught, out=folder("preferred"), bench=bench), bench
+    return dpo(spec, pairs=pairs, policy=taught, prompts=None, out=folder("preferred"), bench=bench), bench
 
 
 def test_a_round_starts_where_the_last_one_ended_with_loss_ln_2_and_margin_0(preferred):
@@ -174,7 +174,7 @@ def test_a_saved_policy_loads_with_plain_peft_and_gives_the_same_log_probs(prefe
 
 def test_dpo_from_the_base_starts_at_the_base(pairs, make_bench, folder):
     spec = DpoSpec(**QUICK, batch_pairs=8, held_out=0.0)
-    report = dpo(spec, pairs=pairs, policy=None, out=folder("out"), bench=make_bench("dpo")).report()
+    report = dpo(spec, pairs=pairs, policy=None, prompts=None, out=folder("out"), bench=make_bench("dpo")).report()
     assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert report["held_out"] == {}
 
@@ -182,7 +182,7 @@ def test_dpo_from_the_base_starts_at_the_base(pairs, make_bench, folder):
 def test_ties_are_left_out_and_labels_under_one_half_turn_the_pair_round(pairs, make_bench, folder):
     soft = relabelled(pairs, folder, [0.5, 0.5, 0.55, 0.1, *[0.9] * 8])
     spec = DpoSpec(**QUICK, batch_pairs=4, held_out=0.0, min_gap=0.1)
-    report = dpo(spec, pairs=soft, policy=None, out=folder("out"), bench=make_bench("dpo")).report()
+    report = dpo(spec, pairs=soft, policy=None, prompts=None, out=folder("out"), bench=make_bench("dpo")).report()
     assert report["left_out"] == {"undecided": 3, "too_long": 0}
     assert (report["pairs"], report["turned_round"]) == (9, 1)
 
@@ -193,7 +193,7 @@ def test_labels_may_weigh_the_two_orders(pairs, make_bench, folder):
     for labels in ("hard", "soft"):
         spec = DpoSpec(**QUICK, batch_pairs=5, held_out=0.0, labels=labels)
         unsure = relabelled(pairs, folder, [0.5001] * 20)
-        moved.append(dpo(spec, pairs=unsure, policy=None, out=folder("out"), bench=make_bench("dpo")).report())
+        moved.append(dpo(spec, pairs=unsure, policy=None, prompts=None, out=folder("out"), bench=make_bench("dpo")).report())
     assert moved[1]["mean_label"] == pytest.approx(0.5001)
     assert "mean_label" not in moved[0]
     assert moved[0]["last"]["margin"] > 10 * abs(moved[1]["last"]["margin"])
@@ -206,7 +206,7 @@ def test_a_pair_turned_round_teaches_the_opposite(pairs, make_bench, folder):
     margins = []
     for given in (pairs, turned):
         bench = make_bench("dpo")
-        dpo(DpoSpec(**QUICK, batch_pairs=5, held_out=0.0), pairs=given, policy=None, out=folder("out"), bench=bench)
+        dpo(DpoSpec(**QUICK, batch_pairs=5, held_out=0.0), pairs=given, policy=None, prompts=None, out=folder("out"), bench=bench)
         bank = bench.bank()
         margins.append(bench.reporter.metrics[-1]["chosen_logp"])
         assert bank.names == ()
@@ -215,7 +215,7 @@ def test_a_pair_turned_round_teaches_the_opposite(pairs, make_bench, folder):
 
 def test_pairs_of_which_none_is_decided_are_said(pairs, make_bench, folder):
     with pytest.raises(ArtifactError, match=r"no pair to learn from: 20 pairs, left out .*'undecided': 20"):
-        dpo(DpoSpec(), pairs=relabelled(pairs, folder, [0.5] * 20), policy=None, out=folder("out"), bench=make_bench("dpo"))
+        dpo(DpoSpec(), pairs=relabelled(pairs, folder, [0.5] * 20), policy=None, prompts=None, out=folder("out"), bench=make_bench("dpo"))
 
 
 def test_the_best_adapter_on_held_out_pairs_is_kept(pairs, make_bench, folder, monkeypatch):
@@ -232,7 +232,7 @@ def test_the_best_adapter_on_held_out_pairs_is_kept(pairs, make_bench, folder, m
             self._trainer = trainer
 
     monkeypatch.setattr(tuning, "Watch", Told)
-    found = dpo(spec, pairs=pairs, policy=None, out=folder("out"), bench=make_bench("dpo"))
+    found = dpo(spec, pairs=pairs, policy=None, prompts=None, out=folder("out"), bench=make_bench("dpo"))
     assert found.report()["kept_step"] == 4
     stored = load_file(found.adapter / WEIGHTS)
     assert all(torch.equal(w, stored[k]) for k, w in kept[4].items())
@@ -250,7 +250,7 @@ def test_a_step_that_diverges_keeps_the_last_good_adapter_and_says_where(pairs, 
 
     monkeypatch.setattr(tuning.Watch, "step", spoil)
     with pytest.raises(DivergedError, match=r"dpo: dpo step 3: the loss is nan.*last good adapter is kept in") as error:
-        dpo(DpoSpec(**QUICK, batch_pairs=4, held_out=0.0), pairs=pairs, policy=None, out=folder("out"), bench=bench)
+        dpo(DpoSpec(**QUICK, batch_pairs=4, held_out=0.0), pairs=pairs, policy=None, prompts=None, out=folder("out"), bench=bench)
     kept = load_file(bench.ckpt / "last-good" / WEIGHTS)
     assert str(bench.ckpt / "last-good") in str(error.value)
     assert all(torch.isfinite(w).all() for w in kept.values())
