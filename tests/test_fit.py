@@ -404,6 +404,16 @@ def test_a_gate_is_judged_by_a_knob_of_its_own_group_and_its_plan_names_it():
         assert next(fit for fit in changed if fit.id == "r1.gate").fits == fits
 
 
+def test_checkpoints_that_are_compared_are_written_and_judged_and_a_model_is_measured_once():
+    def of(stage: str, *overrides: str):
+        return next(fit for fit in estimate(*loaded("self_rewarding", *overrides), card_gib=24) if fit.id == stage)
+
+    compared, alone = of("r1.dpo"), of("r1.dpo", "each_round.dpo.compare=null", "each_round.dpo.from={policy: previous}")
+    assert {m.name.partition(": ")[0] for m in compared.moments} - {m.name for m in alone.moments} == {"compare", "compare.judging"}
+    assert compared.seconds > alone.seconds
+    assert of("r1.gate").seconds[1] == pytest.approx(of("m1-gate").seconds[1] / 2, rel=0.01)
+
+
 def test_texts_that_are_too_long_for_a_card_are_offered_to_be_cut_and_with_that_it_fits():
     offered = next(way for way in ways(*loaded("self_rewarding"), 12) if "longer texts are cut" in way)
     turned = suggested(offered)
