@@ -1,13 +1,13 @@
 """Gates: what a round must not have done to its model. Pure: figures in, verdicts out.
 
 A policy that learns from its own judge can please the judge instead of getting better (reward hacking): replies grow, stop ending, the
-judge forgets how to judge. And one that did not learn at all looks healthy. Each gate is one such sign, against a limit of the recipe.
+judge forgets how to judge; or answers get worse while judging does not. And one that did not learn at all looks healthy. Each gate is one such sign, against a limit of the recipe.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-Sign = Literal["parse_rate", "endings", "stalled_adapter", "judge_regression", "length"]
+Sign = Literal["parse_rate", "endings", "stalled_adapter", "judge_regression", "length", "replies"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Limits:
     judge_drop: float
     longer: float
     min_change: float
+    min_win_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,11 @@ class Gate:
     says: str
 
 
-def gates(now: Health, before: Health | None, limits: Limits) -> list[Gate]:
-    """Every gate of a model, with the model before it for what can only be compared. What could not be measured shuts the gate."""
+def gates(now: Health, before: Health | None, limits: Limits, *, win_rate: float | None = None) -> list[Gate]:
+    """Every gate of a model, with the model before it for what can only be compared. What could not be measured shuts the gate.
+
+    ``win_rate``: of its replies against those of the model before, a tie counting one half
+    """
     found = [
         _at_least("parse_rate", now.readable, limits.min_readable, "share of the model's judgements that can be read"),
         _at_least("endings", now.ended, limits.min_ended, "share of replies that end by themselves"),
@@ -59,6 +63,7 @@ def gates(now: Health, before: Health | None, limits: Limits) -> list[Gate]:
         passed = now.tokens <= ceiling
         says = f"tokens of a reply, {before.tokens:.1f} before: {now.tokens:.1f}, at most {ceiling:.1f}"
         found.append(Gate("length", now.tokens, ceiling, passed, says))
+        found.append(_at_least("replies", win_rate, limits.min_win_rate, "win rate of its replies against the model before"))
     return found
 
 

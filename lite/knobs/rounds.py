@@ -128,6 +128,9 @@ class GateSpec(AnsweringSpec):
     min_readable: float = Field(default=0.8, ge=0, le=1, description="smallest share of the model's judgements that can be read")
     longer: float = Field(default=1.6, gt=1, description="most that replies may be longer than those of the model before, as a factor")
     min_ended: float = Field(default=0.8, ge=0, le=1, description="smallest share of replies that end by themselves")
+    min_win_rate: float = Field(
+        default=0.4, ge=0, le=1, description="least win rate of the model's replies against those of the model before; a tie is one half"
+    )
     min_change: float = Field(
         default=1e-4,
         ge=0,

@@ -69,16 +69,19 @@ def gate(
     groups = summary.by_model(rated)
     for model, group in groups.items():
         figures[model] |= summary.describe(group)
+    comparisons = {other: head_to_head(groups[name], groups[other]) for other in models if other != name}
+    met = comparisons.get(name_before) if name_before else None
     verdicts = gates(
         _health(figures[name], policy),
         _health(figures[name_before], before) if before and name_before else None,
-        Limits(spec.min_readable, spec.min_ended, spec.judge_drop, spec.longer, spec.min_change),
+        Limits(spec.min_readable, spec.min_ended, spec.judge_drop, spec.longer, spec.min_change, spec.min_win_rate),
+        win_rate=met["win_rate"] if met else None,
     )
     report = {
         "model": name,
         "before": name_before,
         "models": {model: figures[model] for model in models},
-        "comparisons": [head_to_head(groups[name], groups[other]) for other in models if other != name],
+        "comparisons": list(comparisons.values()),
         "compared_by": "oracle" if on_world else stage_of((before or policy).path),
         "both_orders": _both_orders(name, groups, by_id, bank, bench, out) if spec.both_orders else [],
         "measured": how,
