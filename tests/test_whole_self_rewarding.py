@@ -17,8 +17,8 @@ RECIPE = "recipes/tiny_self_rewarding.yaml"
 SMALL = (
     "prompts.dev=4", "prompts.test=4", "seed.ift=16", "seed.ranked=10", "seed.judged=4", "baseline.epochs=1", "eft.draws=6", "m1.epochs=1",
     "m1-gate.prompts=4", "m1-gate.refuse=false", "rounds=1", "each_round.instruct.prompts=12", "each_round.instruct.per_pass=16",
-    "each_round.judge.batch_rows=4", "each_round.judge.min_readable=0", "each_round.pair.min_pairs=1", "each_round.best.at_least=0", "each_round.dpo.epochs=1",
-    "each_round.gate.prompts=4", "each_round.gate.refuse=false", "evaluate.draws=1", "evaluate.max_new_tokens=40",
+    "each_round.judge.batch_rows=4", "each_round.judge.min_readable=0", "each_round.pair.min_pairs=1", "each_round.best.at_least=0",
+    "each_round.dpo.epochs=1", "each_round.gate.prompts=4", "each_round.gate.refuse=false", "evaluate.draws=1", "evaluate.max_new_tokens=40",
 )  # fmt: skip
 
 
