@@ -258,7 +258,7 @@ def test_a_step_that_diverges_keeps_the_last_good_adapter_and_says_where(pairs, 
 
 def test_a_rank_that_is_not_the_policys_own_is_refused(taught, pairs, make_bench, folder):
     with pytest.raises(RecipeError, match=r"lora.r: 8, but the policy that is trained on has 4"):
-        dpo(DpoSpec(lora=LoraSpec(r=8)), pairs=pairs, policy=taught, out=folder("out"), bench=make_bench("dpo"))
+        dpo(DpoSpec(lora=LoraSpec(r=8)), pairs=pairs, policy=taught, prompts=None, out=folder("out"), bench=make_bench("dpo"))
 
 
 # -- recipes --------------------------------------------------------------------------------------------------------------------
