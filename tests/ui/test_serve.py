@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -300,15 +301,13 @@ def test_telemetry_is_off():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_gradio_is_new_enough():
-    """S16: below 6.7 it has known holes."""
-    import tomllib
-
+@pytest.mark.parametrize(("name", "least"), [("gradio", (6, 7)), ("torch", (2, 6))])
+def test_the_libraries_are_new_enough(name, least):
+    """S16: below, they have known holes."""
     root = Path(__file__).parents[2]
-    needed = next(
-        d for d in tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"] if d.startswith("gradio")
-    )
-    assert tuple(map(int, needed.removeprefix("gradio>=").split(",")[0].split("."))) >= (6, 7)
+    wanted = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    found = next(re.fullmatch(rf"{name}>=([\d.]+).*", text) for text in wanted if re.match(rf"{name}\W", text))
+    assert found and tuple(map(int, found[1].split("."))) >= least
 
 
 def test_the_page_asks_for_no_secret():
