@@ -129,7 +129,7 @@ def stop_and_resume(browser, pages: Pages, run: read.Run) -> None:
     here, there = Watched(browser, pages.address), Watched(browser, pages.address)
     page, other = here.open(f"run?name={run.name}"), there.open("run")
     for each in (page, other):
-        each.locator(".run-head .badge.running").wait_for(timeout=30 * SECONDS)
+        each.locator(".run-head .badge.running").wait_for()
     shown = [int(each.locator("li.stage.running .dim").inner_text().split()[0]) for each in (page, other)]
     assert abs(shown[0] - shown[1]) <= 1
     there.close()
