@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lite import __version__, launch, recipe, sweeps, tables, verbs
+from lite import __version__, after, launch, recipe, sweeps, tables, verbs
 from lite.errors import LockError, RecipeError
 from lite.launch import Wish
 from lite.plan import Node, Status, compare, plan
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 Overrides = Annotated[list[str] | None, typer.Argument(help="id.knob=value, base.model=..., seed=..., task=...; the last one wins")]
 verbs.register(app)
+after.register(app)
 
 
 @app.command("run")

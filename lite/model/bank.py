@@ -29,14 +29,12 @@ from lite.model.base import Base
 from lite.model.heads import ScalarHead
 from lite.model.lending import Loan
 from lite.model.memory import Budget
+from lite.model.plain import CONFIG, TARGETS, WEIGHTS
 
 Borrower = TypeVar("Borrower")
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Every linear layer of the Llama, Mistral, Qwen and OLMo families, by suffix: short in the saved configuration, and portable."""
 BASE_ROLE = "__base__"
 """PEFT's name for "no adapter" in a pass that mixes roles."""
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)

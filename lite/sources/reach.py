@@ -5,7 +5,7 @@ The Hub's own client asks for every file whether it changed, and where there is 
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lite.errors import PreconditionError
 
@@ -99,3 +99,30 @@ def ask(model: str, revision: str | None, what: str, instead: str) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def card(model: str, revision: str | None) -> dict[str, Any] | None:
+    """What a model's card on the Hub says at its head; None where nobody can be asked."""
+    import huggingface_hub
+    from httpx import HTTPError
+
+    if huggingface_hub.is_offline_mode():
+        return None
+    try:
+        found = huggingface_hub.HfApi().model_info(model, revision=revision, timeout=SECONDS).card_data
+    except (OSError, HTTPError):
+        return None
+    return found.to_dict() if found else None
+
+
+def fetch(model: str, revision: str | None) -> Path:
+    """The folder of a model's config, tokenizer, weights and legal texts; from the cache if it is whole there, else from the Hub."""
+    import huggingface_hub
+
+    folder = model_folder(model, revision)
+    if folder:
+        return folder
+    instead = "give a folder, a Hub id that is cached or reachable, or `tiny`"
+    ask(model, revision, f"base.model: {model!r} could not be had", instead)
+    wanted = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md"]
+    return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=wanted))

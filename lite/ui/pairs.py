@@ -5,15 +5,15 @@ the last one of each pair into account.
 """
 
 import difflib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from lite.export.rows import FILE, Action, reviews, sources
 from lite.runs import read
 from lite.runs.journal import append_line, now
 from lite.runs.publish import dumps
@@ -21,8 +21,6 @@ from lite.runs.read import Run
 from lite.ui.watch import stage_folder
 from lite.validate import COLUMNS
 
-FILE = "pairs.jsonl"
-Action = Literal["keep", "exclude", "flip"]
 REFUSAL = re.compile(r"\b(I can(?:no|')t|I won't|I'm sorry|I am sorry|as an AI|I don't know)\b", re.I)
 FLAGS = {
     "same prompt": "Another pair has this prompt too.",
@@ -46,11 +44,6 @@ class PairRow:
     flags: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
     review: Action = "keep"
-
-
-def sources(run: Run) -> list[str]:
-    """The stages that gave pairs."""
-    return [record.id for record in run.stages() if record.done and (record.folder.out / FILE).is_file()]
 
 
 def rows(run: Run, stage: str) -> list[PairRow]:
@@ -117,15 +110,6 @@ def differences(one: str, other: str) -> tuple[list[tuple[str, bool]], list[tupl
     return [piece for piece in left if piece[0]], [piece for piece in right if piece[0]]
 
 
-def reviews(run: Run, stage: str) -> dict[str, Action]:
-    """The last decision on every pair that has one."""
-    found: dict[str, Action] = {}
-    for line in read.lines(run.folder.reviews(stage)):
-        if line.get("action") in get_args(Action):
-            found[str(line.get("id"))] = line["action"]
-    return found
-
-
 def decide(run: Run, stage: str, id: str, action: Action) -> None:
     """Add a decision; nothing is ever taken out, so that who decided what and when can be looked up."""
     if id not in {pair.id for pair in rows(run, stage)} or action not in get_args(Action):
@@ -133,17 +117,3 @@ def decide(run: Run, stage: str, id: str, action: Action) -> None:
     file = run.folder.reviews(stage)
     file.parent.mkdir(exist_ok=True)
     append_line(file, dumps({"at": now(), "id": id, "action": action}))
-
-
-def exported(run: Run, stage: str) -> str:
-    """JSONL in TRL's preference format: excluded pairs are left out, flipped ones turned round; ``review`` says so."""
-    decided = reviews(run, stage)
-    folder = stage_folder(run, stage)
-    lines: list[str] = []
-    for i, row in enumerate(read.lines(folder.out / FILE) if folder and stage in sources(run) else (), 1):
-        action = decided.get(str(row.get("id", i)), "keep")
-        if action == "exclude" or not all(key in row for key in COLUMNS):
-            continue
-        turned = {"chosen": row["rejected"], "rejected": row["chosen"]} if action == "flip" else {}
-        lines.append(json.dumps({**row, **turned, "review": action}, ensure_ascii=False))
-    return "".join(f"{line}\n" for line in lines)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lite.export.rows import exported
 from lite.runs import publish
 from lite.ui import dialogueview, pairs
 from tests.ui.conftest import pair_row
@@ -51,14 +52,14 @@ def test_decisions_are_added_and_the_last_one_counts(done_run):
 def test_the_export_follows_the_decisions(done_run, tmp_path):
     pairs.decide(done_run, "contrast", "p1", "flip")
     pairs.decide(done_run, "contrast", "p2", "exclude")
-    lines = [json.loads(line) for line in pairs.exported(done_run, "contrast").splitlines()]
+    lines = [json.loads(line) for line in exported(done_run, "contrast").splitlines()]
     assert [(row["id"], row["chosen"], row["review"]) for row in lines] == [
         ("p1", " A bad answer 1.", "flip"),
         ("p3", " A good answer 3.", "keep"),
     ]
     from lite.validate import pairs_file
 
-    (tmp_path / "x.jsonl").write_text(pairs.exported(done_run, "contrast"), encoding="utf-8")
+    (tmp_path / "x.jsonl").write_text(exported(done_run, "contrast"), encoding="utf-8")
     assert pairs_file(tmp_path / "x.jsonl") == 2
 
 
@@ -71,7 +72,7 @@ def test_a_decision_on_nothing_is_refused(done_run, id, action):
 
 @pytest.mark.parametrize("stage", ["nothing", "../../x", "", "reward"])
 def test_a_stage_without_pairs_has_none(done_run, stage):
-    assert pairs.rows(done_run, stage) == [] and pairs.exported(done_run, stage) == ""
+    assert pairs.rows(done_run, stage) == [] and exported(done_run, stage) == ""
 
 
 def test_a_pair_shows_its_turns_and_what_was_decided(done_run):

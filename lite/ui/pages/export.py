@@ -5,8 +5,10 @@ from typing import Any
 
 import gradio as gr
 
+from lite.export import parts
+from lite.export.rows import exported
 from lite.plan import tiny_folder
-from lite.ui import pairs, rate, takeaway, watch
+from lite.ui import pairs, rate, watch
 from lite.ui.markup import empty, join, link, note, span, table, tag
 from lite.ui.site import QUIET, Site, query, title, told
 from lite.ui.words import gib
@@ -30,9 +32,7 @@ def build(site: Site, page: gr.Blocks) -> None:
     shown = [view, choices, adapter, model, rows, code]
 
     def attach(request: gr.Request):
-        listed = [
-            row for row in watch.rows(site.runs) if (found := site.run(row.name)) and (takeaway.adapters(found) or pairs.sources(found))
-        ]
+        listed = [row for row in watch.rows(site.runs) if (found := site.run(row.name)) and (parts.adapters(found) or pairs.sources(found))]
         asked = query(request, "run")
         name = asked if asked in [row.name for row in listed] else listed[0].name if listed else None
         return [gr.Dropdown([(f"{row.label or row.recipe} · {row.name[-6:]}", row.name) for row in listed], value=name), *look(name)]
@@ -45,8 +45,8 @@ def build(site: Site, page: gr.Blocks) -> None:
                 gr.Row(visible=False),
                 *[gr.skip()] * 4,
             ]
-        made, models = takeaway.adapters(found), rate.models(found)
-        sources = [*pairs.sources(found), *(["votes"] if takeaway.votes(found) else [])]
+        made, models = parts.adapters(found), rate.models(found)
+        sources = [*pairs.sources(found), *(["votes"] if parts.votes(found) else [])]
         listed = table(
             ["Stage", "What", "Size", "Folder"], [[tag("b", a.stage), a.role, gib(a.bytes), span("mono", str(a.folder))] for a in made]
         )
@@ -63,29 +63,27 @@ def build(site: Site, page: gr.Blocks) -> None:
             gr.Dropdown([a.stage for a in made], value=made[-1].stage if made else None),
             gr.Dropdown(models, value=models[0] if models else None),
             gr.Dropdown(sources, value=sources[0] if sources else None),
-            gr.Code(takeaway.use(made[-1], str(tiny_folder()) if base == "tiny" else base), visible=True)
-            if made
-            else gr.Code(visible=False),
+            gr.Code(parts.use(made[-1], str(tiny_folder()) if base == "tiny" else base), visible=True) if made else gr.Code(visible=False),
         ]
 
     @told
     def give_adapter(name: str, stage: str) -> str:
-        made = next((a for a in takeaway.adapters(site.need(name)) if a.stage == stage), None)
+        made = next((a for a in parts.adapters(site.need(name)) if a.stage == stage), None)
         if made is None:
             raise gr.Error("There is no such adapter.", print_exception=False)
-        return str(takeaway.zipped(made, site.downloads / os.urandom(6).hex()))
+        return str(parts.zipped(made, site.downloads / os.urandom(6).hex()))
 
     @told
     def give_replies(name: str, which: str) -> str:
         found = site.need(name)
         if which not in rate.models(found):
             raise gr.Error("There are no such replies.", print_exception=False)
-        return site.download("alpaca_eval.json", takeaway.alpaca(found, which))
+        return site.download("alpaca_eval.json", parts.alpaca(found, which))
 
     @told
     def give_rows(name: str, source: str) -> str:
         found = site.need(name)
-        return site.download("preferences.jsonl", takeaway.votes(found) if source == "votes" else pairs.exported(found, source))
+        return site.download("preferences.jsonl", parts.votes(found) if source == "votes" else exported(found, source))
 
     page.load(attach, None, [run, *shown], **QUIET)
     run.input(look, run, shown, **QUIET)

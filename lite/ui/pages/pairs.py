@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import gradio as gr
 
+from lite.export.rows import exported
 from lite.ui import pairs, watch
 from lite.ui.dialogueview import pair as pair_view
 from lite.ui.lineage import lineage
@@ -96,7 +97,7 @@ def build(site: Site, page: gr.Blocks) -> None:
     def save(run_name: str, stage_id: str) -> str:
         found = site.need(run_name)
         return site.download(
-            f"{found.recipe or 'run'}-{stage_id if stage_id in pairs.sources(found) else 'pairs'}.jsonl", pairs.exported(found, stage_id)
+            f"{found.recipe or 'run'}-{stage_id if stage_id in pairs.sources(found) else 'pairs'}.jsonl", exported(found, stage_id)
         )
 
     page.load(attach, None, [run, stage, *shown], **QUIET)

@@ -1,0 +1,77 @@
+"""The lines of code that a card shows: how what was exported is loaded and asked."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lite.export.subject import Subject
+from lite.text.dialogue import STOP, Turn, prompt
+
+ASKED = prompt([Turn("human", "How do I bake bread?")]) + " With flour and yeast." + STOP
+READ_BY_OLLAMA = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Olmo3ForCausalLM", "MixtralForCausalLM", "Ministral3ForCausalLM")
+"""Architectures that Ollama imports from safetensors (convert/convert.go at 01cf744); others go through llama.cpp's converter."""
+STOPS = (
+    f"A reply ends with the start of the next human turn, {STOP!r}, which is in `generation_config.json` as a stop string: programs that do not "
+    "read it there (vLLM, llama.cpp) have to be told, as `stop` of a request."
+)
+
+
+def load_adapter(subject: Subject) -> str:
+    revision = f', revision="{subject.base.revision}"' if subject.base.revision else ""
+    return f'''from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+here = "."  # this folder, or this repository's id
+tokenizer = AutoTokenizer.from_pretrained(here)
+base = AutoModelForCausalLM.from_pretrained({_base_word(subject)}, dtype="auto"{revision})
+model = PeftModel.from_pretrained(base, here).eval()
+asked = [{{"role": "user", "content": "How do I bake bread?"}}]
+ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+reply = model.generate(**ids, max_new_tokens={subject.decoding.max_new_tokens}, stop_strings=[{json.dumps(STOP)}], tokenizer=tokenizer)
+print(tokenizer.decode(reply[0, ids["input_ids"].shape[1]:], skip_special_tokens=True).removesuffix({json.dumps(STOP)}))
+'''
+
+
+def load_classifier(subject: Subject, bias: float) -> str:
+    return f"""import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+here = "."  # this folder, or this repository's id
+tokenizer = AutoTokenizer.from_pretrained(here)
+base = AutoModelForSequenceClassification.from_pretrained({_base_word(subject)}, num_labels=1, dtype="auto")
+model = PeftModel.from_pretrained(base, here).eval()
+text = {json.dumps(ASKED)}  # the stop string belongs to it
+with torch.no_grad():
+    print(float(model(**tokenizer(text, return_tensors="pt")).logits) + {bias!r})
+"""
+
+
+def _base_word(subject: Subject) -> str:
+    return json.dumps(subject.base.model if subject.base_on_hub else f"path/to/{Path(subject.base_place).name}")
+
+
+def load_merged() -> str:
+    return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
+
+here = "."  # this folder, or this repository's id
+tokenizer = AutoTokenizer.from_pretrained(here)
+model = AutoModelForCausalLM.from_pretrained(here, dtype="auto").eval()
+asked = [{{"role": "user", "content": "How do I bake bread?"}}]
+ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+reply = model.generate(**ids, tokenizer=tokenizer)  # the tokenizer finds the stop string
+print(tokenizer.decode(reply[0, ids["input_ids"].shape[1]:], skip_special_tokens=True).removesuffix({json.dumps(STOP)}))
+"""
+
+
+def load_ollama(config: Mapping[str, Any]) -> str:
+    architecture = (config.get("architectures") or ["?"])[0]
+    if architecture in READ_BY_OLLAMA:
+        return "ollama create my-model -f Modelfile\nollama run my-model\n"
+    return (
+        f"# Ollama does not read {architecture} from safetensors: convert it first, with llama.cpp's converter\n"
+        "python llama.cpp/convert_hf_to_gguf.py . --outfile model.gguf\n"
+        "sed -i 's/^FROM .*/FROM .\\/model.gguf/' Modelfile\n"
+        "ollama create my-model -f Modelfile\nollama run my-model\n"
+    )

@@ -1,0 +1,279 @@
+"""Round trips: what is exported is loaded by the libraries that others use, and says the same; cards are whole; mistakes are told."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
+
+from lite import validate
+from lite.errors import ArtifactError, PreconditionError, RecipeError
+from lite.export import folders, hub
+from lite.export.folders import MARK, export
+from lite.model.encoding import Row, encode, encode_row
+from lite.model.forward import reward_rows
+from lite.plan import tiny_folder
+from lite.runs.journal import append_line
+from lite.text.dialogue import STOP, Turn, prompt
+
+TEXTS = [
+    "\n\nHuman: How do I sew a shirt?\n\nAssistant: You need cloth and thread.",
+    "\n\nHuman: Where can I fly a kite?\n\nAssistant:",
+    "\n\nHuman: When do I plant roses?\n\nAssistant: In spring.\n\nHuman: And where?\n\nAssistant:",
+]
+TURNS = [Turn("human", "How do I sew a shirt?"), Turn("assistant", "With thread."), Turn("human", "Where?")]
+
+
+def no_card(model, revision):
+    raise AssertionError("the Hub was asked")
+
+
+def logits(model, tokenizer) -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.cat([model(input_ids=torch.tensor([encode(tokenizer, text)])).logits[0].float() for text in TEXTS])
+
+
+def plain(place=None, dtype=torch.float32):
+    return AutoModelForCausalLM.from_pretrained(str(place or tiny_folder()), dtype=dtype).eval()
+
+
+# -- adapters -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reloaded_adapter_gives_the_same_logits(run, bank):
+    """On the very 4-bit base that it was trained on, through nothing but PEFT: to the bit."""
+    tokenizer = bank.base.tokenizer
+    bank.load("policy", next(r for r in run.stages() if r.id == "ppo").folder.out / "adapter")
+    with bank.using("policy"):
+        before = logits(bank.base.model, tokenizer)
+    bank.clear()
+    untouched = logits(bank.base.model, tokenizer)
+    made = export(run, "adapter", ask=no_card)
+    loaded = PeftModel.from_pretrained(bank.base.model, str(made.path)).eval()
+    found = logits(loaded, tokenizer)
+    loaded.unload()
+    assert torch.equal(found, before) and not torch.equal(found, untouched)
+
+
+def test_an_adapter_names_its_base_and_its_layers(run):
+    made = export(run, "adapter", ask=no_card)
+    config = json.loads((made.path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == str(tiny_folder())
+    assert config["target_modules"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert made.path == run.folder.path / "export" / "ppo-adapter"
+    marked = json.loads((made.path / MARK).read_text(encoding="utf-8"))
+    assert (marked["stage"], marked["stop"], marked["seed"]) == ("ppo", STOP, 17)
+
+
+def test_a_reward_adapter_is_a_sequence_classifier(run, bank):
+    """PEFT's and transformers' own reading of it gives our rewards, short of the head's bias, which the card names."""
+    record = next(r for r in run.stages() if r.id == "reward").folder.out
+    bank.load("reward", record / "adapter")
+    bank.head("reward").load(record / "head.safetensors")
+    texts = [(TEXTS[0].rpartition(":")[0] + ":", " You need cloth." + STOP), (TEXTS[1], " At the beach." + STOP)]
+    rows: list[Row] = [encode_row(bank.base.tokenizer, p, r) for p, r in texts]
+    ours = reward_rows(bank, rows, role="reward", micro_tokens=4096)
+    bank.clear()
+    made = export(run, "adapter", stage="reward", ask=no_card)
+    tokenizer = AutoTokenizer.from_pretrained(str(made.path))
+    base = AutoModelForSequenceClassification.from_pretrained(str(tiny_folder()), num_labels=1, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, str(made.path)).eval()
+    with torch.inference_mode():
+        theirs = torch.cat([loaded(**tokenizer(p + r, return_tensors="pt")).logits[0] for p, r in texts]) + 0.375
+    in_16_bits = AutoModelForSequenceClassification.from_pretrained(str(tiny_folder()), num_labels=1, dtype=torch.float32)
+    bare = torch.cat([in_16_bits(**tokenizer(p + r, return_tensors="pt")).logits[0] for p, r in texts])
+    assert "0.375" in (made.path / "README.md").read_text(encoding="utf-8")
+    assert (theirs - ours).abs().max() < 0.25 * max(1.0, float(ours.abs().max()))  # the base is in 16 bits here, in 4 there
+    assert (theirs - ours).abs().max() < (bare.detach() - ours).abs().max()
+
+
+# -- merged -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_merged_model_is_the_16_bit_base_with_the_adapter(run, bank):
+    """Merged weights are rounded to 16 bits once: probabilities move by less than 1e-2. What the 4-bit base rounds is more than that."""
+    tokenizer = bank.base.tokenizer
+    adapter = next(r for r in run.stages() if r.id == "ppo").folder.out / "adapter"
+    made = export(run, "merged", ask=no_card)
+    merged = logits(plain(made.path), tokenizer)
+    expected = logits(PeftModel.from_pretrained(plain(), str(adapter)).eval(), tokenizer)
+    bank.load("policy", adapter)
+    with bank.using("policy"):
+        in_4_bits = logits(bank.base.model, tokenizer)
+    bank.clear()
+    rounding, quantisation = ((found.softmax(-1) - expected.softmax(-1)).abs().max() for found in (merged, in_4_bits))
+    assert rounding < 1e-2 < quantisation
+    assert (expected.softmax(-1) - logits(plain(), tokenizer).softmax(-1)).abs().max() > 0.1  # the adapter does something
+
+
+def test_a_merged_model_loads_whole_and_in_its_own_type(run):
+    made = export(run, "merged", ask=no_card)
+    _, info = AutoModelForCausalLM.from_pretrained(str(made.path), output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]  # tied embeddings: no head on the disk, none missing
+    assert AutoModelForCausalLM.from_pretrained(str(made.path), dtype="auto").dtype == torch.bfloat16
+    assert GenerationConfig.from_pretrained(str(made.path)).stop_strings == [STOP]
+
+
+def test_a_merged_model_answers_and_stops_with_transformers_alone(run):
+    made = export(run, "merged", ask=no_card)
+    tokenizer, model = AutoTokenizer.from_pretrained(str(made.path)), plain(made.path)
+    asked = [{"role": "user", "content": "How do I sew a shirt?"}]
+    ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    assert tuple(ids["input_ids"][0].tolist()) == encode(tokenizer, prompt([Turn("human", asked[0]["content"])]))
+    torch.manual_seed(1)
+    replies = [model.generate(**ids, tokenizer=tokenizer)[0, ids["input_ids"].shape[1] :] for _ in range(8)]
+    ended = [tokenizer.decode(reply).endswith(STOP) for reply in replies if len(reply) < 48]
+    assert ended and all(ended)
+
+
+# -- Ollama -------------------------------------------------------------------------------------------------------------------
+
+
+def render(template: str, messages: list[dict]) -> str:
+    """As Go's text/template would, as far as the Modelfile uses it: one range, one chain of if, strings and a field."""
+    body, tail = re.fullmatch(r"\{\{ range \.Messages \}\}(.*)\{\{ end \}\}(\{\{ \".*?\" \}\})", template, re.S).groups()
+    cases = dict(re.findall(r'\{\{ (?:else )?if eq \.Role "(\w+)" \}\}(\{\{ ".*?" \}\})\{\{ \.Content \}\}', body))
+    text = "".join(json.loads(cases[m["role"]][3:-3]) + m["content"] for m in messages)
+    return text + json.loads(tail[3:-3])
+
+
+def test_the_modelfile_says_what_the_model_was_trained_on(run):
+    made = export(run, "ollama", ask=no_card)
+    text = (made.path / "Modelfile").read_text(encoding="utf-8")
+    assert text.startswith("FROM .\n") and 'PARAMETER stop "\n\nHuman:"\n' in text
+    assert "PARAMETER num_ctx 512\n" in text and "PARAMETER num_predict 48\n" in text
+    template = re.search(r'TEMPLATE """(.*?)"""', text, re.S)[1]
+    messages = [{"role": "user" if t.role == "human" else t.role, "content": t.text} for t in TURNS]
+    assert render(template, messages) == prompt(TURNS)
+    assert (made.path / "model.safetensors").is_file() and "ollama create" in (made.path / "README.md").read_text(encoding="utf-8")
+
+
+# -- pairs and jobs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_holds_the_reviewed_pairs(run, tmp_path):
+    run.folder.reviews("contrast").parent.mkdir()
+    for id, action in (("p0", "exclude"), ("p1", "flip")):
+        append_line(run.folder.reviews("contrast"), json.dumps({"id": id, "action": action}))
+    made = export(run, "dataset", to=tmp_path / "pairs", ask=no_card)
+    rows = [json.loads(line) for line in (made.path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert validate.pairs_file(made.path / "train.jsonl") == 3 == len(rows)
+    assert rows[0]["chosen"] == " No idea, 1." and rows[1]["chosen"] == " You need flour and yeast, 2."
+    card = ModelCard((made.path / "README.md").read_text(encoding="utf-8"), ignore_metadata_errors=False)
+    assert card.data.to_dict()["configs"][0]["data_files"][0]["path"] == "train.jsonl"
+    assert "| `p_plus` |" in card.text
+
+
+def test_the_job_runs_in_trl(run, tmp_path):
+    made = export(run, "job", to=tmp_path / "job", ask=no_card)
+    assert (made.path / "train.jsonl").read_text(encoding="utf-8").count(json.dumps(STOP)[1:-1]) >= 8  # every response ends
+    done = subprocess.run(
+        [sys.executable, "train_dpo.py", "--max-steps", "1", "--out", str(tmp_path / "out")],
+        cwd=made.path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+# -- cards --------------------------------------------------------------------------------------------------------------------
+
+
+def test_cards_are_whole(run):
+    for what in ("adapter", "merged"):
+        text = (export(run, what, ask=no_card).path / "README.md").read_text(encoding="utf-8")
+        assert "More Information Needed" not in text and str(tiny_folder()) not in text
+        card = ModelCard(text)
+        assert card.data.license == "apache-2.0" and "rlcd" in card.data.tags and "ppo" in card.data.tags
+        for said in ("2.125", "KL to the base", "`kl_coef` | 0.004", "0.875", "4. `ppo` (ppo)", "seed 17", "embedded world", "90.0%"):
+            assert said in text, said
+        assert "seconds_rollout" not in text
+
+
+def test_the_licence_is_the_bases(fakes, trained, run):
+    text = run.folder.resolved.read_text(encoding="utf-8").replace("model: tiny", "model: meta/some-base")
+    run.folder.resolved.write_text(text, encoding="utf-8")
+    subject = folders.choose(run, "adapter")
+    found = folders.licence_of(
+        subject, None, lambda model, revision: {"license": "other", "license_name": "lama", "license_link": "http://x"}
+    )
+    assert found.metadata() == {"license": "other", "license_name": "lama", "license_link": "http://x"}
+    unknown = folders.licence_of(subject, None, lambda model, revision: None)
+    assert unknown.metadata() == {} and "could not be read" in unknown.sentence("meta/some-base")
+
+
+# -- the Hub ------------------------------------------------------------------------------------------------------------------
+
+
+class StubHub:
+    def __init__(self, error: Exception | None = None):
+        self.calls: list[tuple] = []
+        self.error = error
+
+    def create_repo(self, repo, **options):
+        self.calls.append(("create", repo, options))
+        return f"https://huggingface.co/{repo}"
+
+    def upload_folder(self, **options):
+        if self.error:
+            raise self.error
+        self.calls.append(("upload", options))
+
+
+def test_a_push_makes_the_repository_and_uploads_the_folder_once(run):
+    made, api = export(run, "merged", ask=no_card), StubHub()
+    assert hub.push(made, "me/model", private=True, api=api) == "https://huggingface.co/me/model"
+    (_, repo, options), (_, sent) = api.calls
+    assert repo == "me/model" and options == {"repo_type": "model", "private": True, "exist_ok": True}
+    assert sent["folder_path"] == str(made.path) and sent["repo_type"] == "model"
+
+
+def test_a_push_that_cannot_be_is_told(run):
+    made = export(run, "merged", ask=no_card)
+    with pytest.raises(RecipeError, match="you/name"):
+        hub.push(made, "model", api=StubHub())
+    with pytest.raises(PreconditionError, match="hf auth login"):
+        hub.push(made, "me/model", api=StubHub(OSError("401 Unauthorized")))
+    with pytest.raises(RecipeError, match="not on the Hub"):
+        hub.check(made.subject, "adapter", "me/adapter")
+
+
+# -- mistakes -----------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_the_users_is_overwritten(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years", encoding="utf-8")
+    with pytest.raises(RecipeError, match="no earlier export"):
+        export(run, "dataset", to=tmp_path / "mine", ask=no_card)
+    assert (tmp_path / "mine" / "thesis.txt").is_file()
+    export(run, "dataset", to=tmp_path / "again", ask=no_card)
+    export(run, "dataset", to=tmp_path / "again", ask=no_card)  # an export may be
+
+
+@pytest.mark.parametrize(
+    ("what", "stage", "told"),
+    [("gguf", None, "there are: adapter, merged"), ("merged", "reward", "fit: ppo"), ("adapter", "pppo", "did you mean 'ppo'")],
+)
+def test_a_wrong_choice_names_what_there_is(run, what, stage, told):
+    with pytest.raises(RecipeError, match=told):
+        export(run, what, stage=stage, ask=no_card)
+
+
+def test_a_full_disk_is_told_before_anything_is_merged(run, monkeypatch):
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(PreconditionError, match="GiB"):
+        export(run, "merged", ask=no_card)
+    assert not run.folder.export("ppo", "merged").exists()
+
+
+def test_no_pair_left_is_no_data_set(run):
+    run.folder.reviews("contrast").parent.mkdir()
+    for i in range(4):
+        append_line(run.folder.reviews("contrast"), json.dumps({"id": f"p{i}", "action": "exclude"}))
+    with pytest.raises(ArtifactError, match="no pair is left"):
+        export(run, "dataset", ask=no_card)
