@@ -1,17 +1,147 @@
-"""The commands for what comes after a run: export. None of them imports torch before it knows what to do."""
+"""The commands for what comes after a run: chat, generate, export. None of them imports torch before it knows what to do."""
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lite import tables
+from lite import recipe, tables, tasks
 from lite.errors import RecipeError
-from lite.runs import read
-from lite.runs.publish import dumps
+from lite.knobs import BaseSpec
+from lite.runs import locks, read
+from lite.runs.publish import dumps, write_text
 from lite.terminal import RUNS, Json, Runs, say, told
 
 Which = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, name, or `latest`")]
+
+
+Offline = Annotated[bool, typer.Option("--offline", help="ask the Hub nothing")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="of the draws")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="0 always takes the likeliest token")]
+TopP = Annotated[float | None, typer.Option("--top-p", min=0.01, max=1, help="leaves out the unlikeliest tokens")]
+Longest = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="longest reply")]
+
+
+@contextmanager
+def the_card(base: BaseSpec, who: str) -> Iterator[None]:
+    """Hold the GPU, if there is one and the base would use it: a run and another model on it would both run out of memory."""
+    from lite.fit.cards import this_card
+
+    if base.device == "cpu" or this_card() is None:
+        yield
+        return
+    with locks.held(locks.gpu_name(), queue=False, say=say) as holds:
+        holds(who)
+        yield
+
+
+def chat(
+    run: Which,
+    model: Annotated[str | None, typer.Option(metavar="ID", help="base, p_plus, or a stage (default: the newest that was trained)")] = None,
+    compare: Annotated[list[str] | None, typer.Option(metavar="ID", help="another model that is asked the same")] = None,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    max_new_tokens: Longest = None,
+    offline: Offline = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Talk to a model of a run in the terminal."""
+    with told():
+        from lite import engine
+        from lite.chat.offers import room
+        from lite.chat.process import ChatProcess
+        from lite.chat.terminal import Sampling, Talk, seats
+
+        found = room(read.find(runs, run))
+        asked = seats(found, model, compare or ())
+        engine.prepare_environment(offline=offline)
+        given = {"seed": seed, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+        how = Sampling(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        process = ChatProcess()
+        at_terminal = sys.stdin.isatty()
+        if at_terminal:
+            import readline  # noqa: F401  so that input() can be edited
+
+            say(f"{' and '.join(seat.offer.name for seat in asked)} of {found.base.model}; /help says what there is")
+
+        def write(text: str) -> None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+        with the_card(found.base, "lite chat"):
+            try:
+                Talk(found, asked, process, write=write, note=say, how=how).go(lambda: input("> " if at_terminal else ""))
+            finally:
+                process.stop()
+
+
+def generate(
+    run: Which,
+    prompts: Annotated[Path, typer.Option(metavar="FILE", help="questions: .jsonl, .csv, .txt, or a .json list")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="where the replies go")],
+    format: Annotated[str, typer.Option(metavar="[jsonl|alpaca_eval|mt_bench]", help="of both files")] = "jsonl",
+    model: Annotated[str | None, typer.Option(metavar="ID", help="base, p_plus, or a stage (default: the newest that was trained)")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only so many questions, from the first")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file of replies")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="replies written at once")] = 64,
+    seed: Seed = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    max_new_tokens: Longest = None,
+    offline: Offline = False,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Have a model of a run answer a file of questions. What was answered when it is stopped is kept: the same command goes on."""
+    with told():
+        from lite import engine
+        from lite.chat import formats
+        from lite.chat.offers import room
+        from lite.chat.terminal import seats
+        from lite.export.subject import decoding_of
+
+        found = read.find(runs, run)
+        place = room(found)
+        (seat,) = seats(place, model, ())
+        loaded = recipe.load(found.folder.resolved, name=found.recipe)
+        questions = formats.read_questions(prompts, format, tasks.load(place.task), limit)
+        if out.exists() and not overwrite:
+            raise RecipeError("--out", [f"{out} is there already; --overwrite replaces it"])
+        if not out.parent.is_dir():
+            raise RecipeError("--out", [f"there is no folder {out.parent}"])
+        engine.prepare_environment(offline=offline)
+
+        from lite.chat import batch
+        from lite.runs.progress import Screen
+        from lite.runs.signals import Switch
+
+        usual = decoding_of(loaded)
+        drawing = batch.Drawing(
+            loaded.seed if seed is None else seed,
+            usual.temperature if temperature is None else temperature,
+            top_p or usual.top_p,
+            max_new_tokens or usual.max_new_tokens,
+            rows,
+        )
+        journal = batch.journal_of(out, place, seat.offer, drawing)
+        screen = Screen(quiet=as_json)
+        with the_card(place.base, "lite generate"), Switch(screen.say) as switch:
+            engine.prepare_base(place.base)
+            bank = engine.load_bank(place.base)
+            with screen.progress("generate", len(questions), "questions", seat.offer.name, lambda counter: None) as bar:
+                answers = batch.answer(bank, place, seat.offer, questions, drawing, journal, done=bar.advance, stop_asked=switch.asked)
+        text = formats.written(
+            answers, format, model=seat.offer.name, generator=f"{found.recipe}-{seat.offer.name}",
+            prompt=lambda question: place.prompt(seat.offer, question.turns), at=time.time(),
+        )  # fmt: skip
+        write_text(out, text)
+        journal.unlink(missing_ok=True)
+        print(dumps({"out": str(out), "model": seat.offer.name, "questions": len(answers)}) if as_json else out)
 
 
 def export(
@@ -21,7 +151,7 @@ def export(
     to: Annotated[Path | None, typer.Option(metavar="DIR", help="a new folder (default: one inside the run)")] = None,
     push: Annotated[str | None, typer.Option(metavar="REPO", help="also put it on the Hugging Face Hub, as you/name")] = None,
     public: Annotated[bool, typer.Option("--public", help="let everybody see a repository that --push makes")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="ask the Hub nothing")] = False,
+    offline: Offline = False,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -64,5 +194,5 @@ def export(
 
 
 def register(app: typer.Typer) -> None:
-    for verb in (export,):
+    for verb in (chat, generate, export):
         app.command(verb.__name__)(verb)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class ChatProcess:
 
     def say(
         self, base: BaseSpec, adapter: Path | None, prompt: str, *, seed: int, max_new_tokens: int, temperature: float, top_p: float
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any]]:
         """The events of one reply, the last of them ``end``; the base is opened first if it is not.
 
         Raises :class:`LockError` while another reply is being written, :class:`PreconditionError` with what the process said.

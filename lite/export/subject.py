@@ -54,9 +54,7 @@ class Subject:
 
     @property
     def decoding(self) -> EvaluateSpec:
-        """How the run's evaluation drew replies."""
-        specs = [stage.spec for stage in self.recipe.stages if isinstance(stage.spec, EvaluateSpec)]
-        return specs[-1] if specs else EvaluateSpec()
+        return decoding_of(self.recipe)
 
     @cached_property
     def history(self) -> tuple[Stage, ...]:
@@ -91,6 +89,12 @@ WANTED: Mapping[str, tuple[type[Artifact], ...]] = {
     "job": (Pairs,),
 }
 """What can be exported, and the artifacts that it is made of: the first is what is taken where no stage is named."""
+
+
+def decoding_of(recipe: Recipe) -> EvaluateSpec:
+    """How the recipe's evaluation draws replies."""
+    specs = [stage.spec for stage in recipe.stages if isinstance(stage.spec, EvaluateSpec)]
+    return specs[-1] if specs else EvaluateSpec()
 
 
 def choose(run: Run, what: str, stage: str | None = None) -> Subject:
