@@ -1,4 +1,4 @@
-"""The commands for what comes after a run: chat, generate, export. None of them imports torch before it knows what to do."""
+"""The commands for what comes after a run: chat, generate, eval, export. None of them imports torch before it knows what to do."""
 
 import sys
 import time
@@ -144,6 +144,62 @@ def generate(
         print(dumps({"out": str(out), "model": seat.offer.name, "questions": len(answers)}) if as_json else out)
 
 
+def evaluate(
+    run: Which,
+    human_sheet: Annotated[bool, typer.Option("--human-sheet", help="write blind pairs for people to rate, with their key")] = False,
+    ratings: Annotated[Path | None, typer.Option(metavar="FILE", help="read a sheet that was filled in")] = None,
+    first: Annotated[str | None, typer.Option(help="the model that is rated (default: the one trained last)")] = None,
+    second: Annotated[str, typer.Option(help="the model that it is held against")] = "base",
+    rows: Annotated[int, typer.Option(min=1, help="pairs on the sheet")] = 200,
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="SUITE", help="lm-eval:TASK,TASK (before and after), or reward-bench:FILE.jsonl (who prefers what)"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="ID", help="the model of a suite (default: the newest that was trained)")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="of a suite: only so many questions of each task, or pairs")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="of lm-eval: answered examples (default: as the task has it)")] = None,
+    tasks_from: Annotated[Path | None, typer.Option(metavar="DIR", help="of lm-eval: a folder with tasks of your own")] = None,
+    offline: Offline = False,
+    runs: Runs = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Judge a run: by people (a sheet of blind pairs, and its ratings), on public benchmarks, or its scorers on labelled pairs."""
+    with told():
+        if sum((human_sheet, ratings is not None, suite is not None)) != 1:
+            raise RecipeError("lite eval", ["one of --human-sheet, --ratings FILE and --suite SUITE is needed"])
+        found = read.find(runs, run)
+        if suite:
+            _suite(found, suite, model, limit, shots, tasks_from, offline, as_json)
+        elif ratings:
+            from lite.evaluate import rating
+
+            read_back = rating.read_ratings(found, ratings)
+            print(dumps(read_back) if as_json else rating.text(read_back))
+        else:
+            from lite.evaluate import rating
+
+            task = tasks.load(recipe.load(found.folder.resolved).task)
+            sheet, key = rating.write_sheet(found, task, first=first, second=second, rows=rows)
+            text = f"{sheet}\n{key} tells which is which: keep it from raters"
+            print(dumps({"sheet": str(sheet), "key": str(key)}) if as_json else text)
+
+
+def _suite(
+    run: read.Run, suite: str, model: str | None, limit: int | None, shots: int | None, include: Path | None, offline: bool, as_json: bool
+) -> None:  # fmt: skip
+    from lite import engine, suites
+
+    name, rest = suites.parse(suite)
+    engine.prepare_environment(offline=offline)
+    with the_card(recipe.load(run.folder.resolved).base, "lite eval"):
+        if name == "lm-eval":
+            found = suites.benchmarks(run, rest.split(","), model=model, limit=limit, shots=shots, include=include, say=say)
+        else:
+            found = suites.pairs(run, Path(rest), model=model, limit=limit, say=say)
+    print(dumps(found) if as_json else suites.text(found))
+    say(found["kept"])
+
+
 def export(
     run: Which,
     what: Annotated[str, typer.Option(metavar="[adapter|merged|ollama|dataset|job]", help="what to take out")] = "adapter",
@@ -194,5 +250,5 @@ def export(
 
 
 def register(app: typer.Typer) -> None:
-    for verb in (chat, generate, export):
-        app.command(verb.__name__)(verb)
+    for name, verb in (("chat", chat), ("generate", generate), ("eval", evaluate), ("export", export)):
+        app.command(name)(verb)

@@ -1,4 +1,5 @@
-"""The command line: run, plan, ls, show, validate, eval, table, doctor, ui; `lite.verbs` has those that look after runs.
+"""The command line: run, plan, ls, show, validate, table, doctor, ui; `lite.verbs` has those that look after runs, `lite.after` those for
+what comes after one.
 
 Results on stdout, everything else on stderr; no torch at import.
 
@@ -278,34 +279,6 @@ def validate_command(
         print(dumps({**found, "valid": not problems, "problems": problems}))
         raise typer.Exit(2 if problems else 0)
     print(f"{file}: good, " + (f"{found['pairs']} pairs" if "pairs" in found else f"{len(found['stages'])} stages"))
-
-
-@app.command("eval")
-def eval_command(
-    run_name: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, name, or `latest`")],
-    human_sheet: Annotated[bool, typer.Option("--human-sheet", help="write blind pairs for people to rate, with their key")] = False,
-    ratings: Annotated[Path | None, typer.Option(metavar="FILE", help="read a sheet that was filled in")] = None,
-    first: Annotated[str | None, typer.Option(help="the model that is rated (default: the one trained last)")] = None,
-    second: Annotated[str, typer.Option(help="the model that it is held against")] = "base",
-    rows: Annotated[int, typer.Option(min=1, help="pairs on the sheet")] = 200,
-    runs: Runs = RUNS,
-    as_json: Json = False,
-) -> None:
-    """Have people judge a run: write a sheet of blind pairs, or read its ratings and compare them with the judges."""
-    from lite import tasks
-    from lite.evaluate import rating
-
-    with told():
-        run = read.find(runs, run_name)
-        if human_sheet == (ratings is not None):
-            raise RecipeError("lite eval", ["one of --human-sheet and --ratings FILE is needed"])
-        if ratings:
-            found = rating.read_ratings(run, ratings)
-            print(dumps(found) if as_json else rating.text(found))
-            return
-        task = tasks.load(recipe.load(run.folder.resolved).task)
-        sheet, key = rating.write_sheet(run, task, first=first, second=second, rows=rows)
-        print(dumps({"sheet": str(sheet), "key": str(key)}) if as_json else f"{sheet}\n{key} tells which is which: keep it from raters")
 
 
 @app.command("doctor")
