@@ -48,6 +48,9 @@ def run_command(
     from_run: Annotated[str | None, typer.Option(metavar="RUN", help="take finished stages of another run")] = None,
     name: Annotated[str | None, typer.Option(help="a label for the run, in place of the recipe's name")] = None,
     seed: Annotated[int | None, typer.Option(help="the same as seed=N")] = None,
+    track: Annotated[
+        str | None, typer.Option(metavar="[tensorboard|wandb|trackio]", help="the same as track=NAME: figures go there too")
+    ] = None,
     runs: Runs = RUNS,
     begin: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="run no stage before this one; those must be done")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="end after this stage")] = None,
@@ -74,6 +77,7 @@ def run_command(
         path = recipe.find(recipe_name) if recipe_name else None
         given += [f"seed={seed}"] if seed is not None else []
         given += ["base.cache_4bit=true"] if cache_4bit else []
+        given += [f"track={track}"] if track else []
         wish = Wish(runs, _label(name), resume, from_run, only or begin, only or until, queue, offline)
         wanted = recipe.combinations(path, given) if path else [tuple(given)]
         if path and len(wanted) > 1:

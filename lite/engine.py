@@ -24,7 +24,7 @@ from lite.errors import ArtifactError, DivergedError, LiteError, PreconditionErr
 from lite.knobs import BaseSpec, base_of
 from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
-from lite.runs import env, process, publish, report
+from lite.runs import env, process, publish, report, trackers
 from lite.runs.checkpoints import Checkpoint, Checkpoints
 from lite.runs.journal import Journal, StageJournal, clean, now
 from lite.runs.layout import StageFolder
@@ -139,6 +139,7 @@ class Reporter:
 
     def metric(self, **values: Any) -> None:
         self._files.metric(**values)
+        self._journal.track(self._stage, values)
 
     def show(self, **values: Any) -> None:
         self._files.show(**values)
@@ -169,10 +170,11 @@ def execute(
     ``text`` is the recipe as written, kept beside the results.
     """
     screen, tools = screen or Screen(), tools or Tools()
+    trackers.check(recipe.track)
     nodes = _settled(recipe, plan(recipe))
     journal = Journal(resume.folder, resume.facts) if resume else Journal.create(runs, label or recipe.name)
     times = {name: resume.facts.get(name) for name in ("resumed", "finished")} if resume and resume.state == "done" else {}
-    with journal.held(), _library_logs(journal):
+    with journal.held(), _library_logs(journal), trackers.tracking(recipe.track, journal, recipe.model_dump(mode="json")):
         tools.holds(str(journal.run.path))
         _begin(journal, recipe, nodes, text, overrides, label)
         screen.say(f"{'resuming' if resume else 'run'} {journal.run.path}")

@@ -68,7 +68,9 @@ def refuse_what_cannot_fit(it: Ready) -> None:
     """Refuse what this machine has too little memory or disk for, before a run is made of it."""
     from lite import engine
     from lite.fit.preflight import preflight
+    from lite.runs import trackers
 
+    trackers.check(it.loaded.track)
     engine.prepare_environment(offline=it.wish.offline)  # what the libraries read when they are imported, by the preflight already
     preflight(it.loaded, [status.node for status in it.statuses], runs=it.wish.runs, only=to_run(it.statuses))
 

@@ -13,6 +13,7 @@ A stage's id is its kind unless ``as`` names it. Its inputs are the latest artif
 unless ``from`` names others. An override ``long.steps=40`` addresses a stage by its id. With ``rounds``, ``each_round`` and
 ``finally`` some stages are repeated (``lite.unroll``): ``r2.dpo.lr=1e-4`` changes one round, ``each_round.dpo.lr=1e-4`` all of them.
 A stage that only writes may do so with a base of its own, ``- contrast: {base: {model: huggyllama/llama-30b}}``.
+``track: tensorboard`` (or wandb, trackio) shows the figures there too; it changes no result.
 ``sweep: {seed: [17, 18]}``, or ``sweep.seed=[17,18]`` on the command line, asks for one run per combination of its values; a loaded recipe is one of them.
 """
 
@@ -30,12 +31,13 @@ from lite import tasks
 from lite.contracts import CONTRACTS, Contract
 from lite.errors import RecipeError
 from lite.knobs import BaseSpec, OwnBase, Spec
+from lite.runs import trackers
 from lite.unroll import MOST_ROUNDS, PREVIOUS, Entry, resolve, unroll
 from lite.wiring import Wire, wire
 from lite.yamltext import hint, parse, shown
 
 SWEEP = "sweep."
-TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally", "sweep")
+TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally", "sweep", "track")
 SECTIONS = ("stages", "each_round", "finally")
 ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}(\.[A-Za-z0-9_-]{1,40})?")
 RESERVED = (*(key for key in TOP if key != "seed"), *PREVIOUS, "p_plus")  # `seed.ift=9` is a stage's knob, `seed=9` the recipe's
@@ -63,6 +65,7 @@ class Recipe(Frozen):
     seed: int
     task: str
     stages: tuple[Stage, ...]
+    track: trackers.Name | None = None
 
     def to_yaml(self) -> str:
         """The recipe with every knob and every input written out; reading it again gives the same recipe."""
@@ -71,7 +74,13 @@ class Recipe(Frozen):
             wired = {param: list(w) if isinstance(w, tuple) else w for param, w in stage.inputs.items() if w is not None}
             body = {"as": stage.id, **({"from": wired} if wired else {}), **stage.spec.model_dump(mode="json")}
             stages.append({stage.kind: body})
-        whole = {"base": self.base.model_dump(mode="json"), "seed": self.seed, "task": self.task, "stages": stages}
+        whole = {
+            "base": self.base.model_dump(mode="json"),
+            "seed": self.seed,
+            "task": self.task,
+            **({"track": self.track} if self.track else {}),
+            "stages": stages,
+        }
         return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=140)
 
 
@@ -96,6 +105,9 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         problems.append(f"seed: a whole number from 0 up is needed (got {shown(seed)})")
     task = _task(raw.get("task"), problems)
+    track = raw.get("track")
+    if track is not None and track not in trackers.NAMES:
+        problems.append(f"track: {', '.join(trackers.NAMES)} are known (got {shown(track)}){hint(str(track), trackers.NAMES)}")
     for entry in entries:
         if entry.kind in CONTRACTS:
             _complete_own_base(entry, base)
@@ -106,7 +118,7 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
     if problems:
         raise RecipeError(where, _each_once(problems))
     stages = [Stage(id=e.id, kind=e.kind, spec=e.spec, inputs=i) for e, i in zip(entries, inputs, strict=True) if e.spec]
-    return Recipe(name=name, base=base or BaseSpec.model_validate({}), seed=seed, task=task, stages=tuple(stages))
+    return Recipe(name=name, base=base or BaseSpec.model_validate({}), seed=seed, task=task, stages=tuple(stages), track=track)
 
 
 def combinations(path: Path, overrides: Sequence[str] = ()) -> list[tuple[str, ...]]:
@@ -229,7 +241,7 @@ def _override(
 
 def _address(raw: dict, entries: Sequence[Entry], key: str) -> tuple[dict | None, list[str]]:
     """Which mapping an override writes to, and the keys inside it."""
-    if key in ("seed", "task", "rounds"):
+    if key in ("seed", "task", "rounds", "track"):
         return raw, [key]
     if key.startswith("base."):
         if not isinstance(raw.get("base"), dict):
@@ -243,7 +255,7 @@ def _address(raw: dict, entries: Sequence[Entry], key: str) -> tuple[dict | None
 
 def _places(entries: Sequence[Entry], prefix: str = "") -> list[str]:
     knobs = [f"{prefix}{e.id}.{knob}" for e in entries if e.kind in CONTRACTS for knob in CONTRACTS[e.kind].spec.model_fields]
-    return ["seed", "task", "rounds", *(f"base.{name}" for name in BaseSpec.model_fields), *knobs]
+    return ["seed", "task", "rounds", "track", *(f"base.{name}" for name in BaseSpec.model_fields), *knobs]
 
 
 def _base(raw: Any, problems: list[str]) -> BaseSpec | None:

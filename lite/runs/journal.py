@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,14 @@ SECRET = re.compile(
     r"\b(hf_|sk-|ghp_)[A-Za-z0-9_-]{8,}|(?i:bearer\s+)[A-Za-z0-9._~+/=-]{8,}|(?i:(?:wandb_api_key|token|password)\s*[=:]\s*)\S{8,}"
 )
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+Track = Callable[[str, Mapping[str, Any]], None]
+"""(stage, figures)"""
+
+
+def untracked(stage: str, values: Mapping[str, Any]) -> None:
+    """Nobody else is told; ``lite.runs.trackers`` puts a tracker in this place."""
 
 
 def now() -> str:
@@ -84,6 +92,7 @@ class Journal:
         self.run, self.facts = run, dict(facts or {})
         self._guard = threading.Lock()
         self._progress_at = 0.0
+        self.track: Track = untracked  # told every line of a stage's metrics
 
     @classmethod
     def create(cls, runs: Path, label: str) -> "Journal":

@@ -4,6 +4,7 @@ runs/<UTC>-<recipe>-<6 hex>/
   recipe.yaml  resolved.yaml  plan.json  env.json  run.json  events.jsonl  log.txt  log.1.txt  report.json  report.md  console.txt  lock
   human/  human_sheet.csv  human_sheet.key.json  ratings.json
   stages/01-prompts/  stage.json  metrics.jsonl  samples.jsonl  ckpt/  out/
+  tensorboard/                                                   with `track: tensorboard`
   evals/lm-eval-ppo.json                                         what `lite eval --suite` found
   export/ppo-merged/                                             what `lite export` writes unless it is told another place
   reviews/contrast.jsonl  ratings/ppo-vs-base/  votes.jsonl      what people add; no stage reads it
@@ -109,6 +110,10 @@ class RunFolder:
 
     def ratings(self, first: str, second: str) -> Path:
         return self.path / "ratings" / f"{first}-vs-{second}"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
 
     def evals(self, name: str) -> Path:
         return self.path / "evals" / f"{name}.json"
