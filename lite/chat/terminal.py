@@ -116,9 +116,8 @@ class Talk:
                 for event in events:
                     text = CONTROL.sub("", str(event.get("text", "")))
                     text = text if event["event"] == "end" else text.rstrip(TORN)
-                    if text.startswith(shown):
-                        self._write(text[len(shown) :])
-                        shown = text
+                    self._write(text[len(shown) :])
+                    shown = text
                     if event.get("stop") == "length":
                         self._note(f"[cut after {event['tokens']} tokens; --max-new-tokens]")
         except KeyboardInterrupt:

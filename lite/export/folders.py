@@ -9,7 +9,7 @@ job       those pairs with a script for TRL and a configuration for axolotl, to 
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lite.artifacts import Policy, Reward
 from lite.errors import ArtifactError, PreconditionError, RecipeError
 from lite.export import cards, jobs, snippets, speech
 from lite.export.cards import Use
-from lite.export.licences import LEGAL, Ask, Licence, licence_of
+from lite.export.licences import LEGAL, Ask, Licence, licence_of, source_licence
 from lite.export.subject import Subject, choose
 from lite.model.plain import CONFIG, TARGETS, WEIGHTS
 from lite.runs import publish
@@ -66,7 +66,7 @@ def export(
     target = to or run.folder.export(subject.stage.id, what)
     _may_be_written(target)
     base = None if what in ("dataset", "job") else base_folder(subject)
-    licence = licence_of(subject, base or _cached(subject), ask)
+    licence = source_licence(subject) or licence_of(subject, base or _cached(subject), ask)
     target.parent.mkdir(parents=True, exist_ok=True)
     with publish.folder(target) as out:
         if what == "adapter" and base:
@@ -173,13 +173,12 @@ def _merged(
 
     assert isinstance(subject.artifact, Policy)
     merge.merge(base, subject.artifact.adapter, out, done=told)
-    config = {k: v for k, v in _json(base / "config.json").items() if k not in ("torch_dtype", "_name_or_path")}
+    config = {k: v for k, v in _json(base / "config.json").items() if k != "_name_or_path"}
     config["dtype"] = next(str(t.dtype).removeprefix("torch.") for t in tensors if t.dtype)
+    config["torch_dtype"] = config["dtype"]  # what programs that know transformers 4 look for
     publish.write_json(out / "config.json", config)
     _speech(subject, base, out)
-    for pattern in LEGAL:
-        for file in base.glob(pattern):
-            shutil.copyfile(file, out / file.name)
+    _copy(base, LEGAL, out)
     title = f"{subject.base_name}, {subject.recipe.name}, {subject.stage.id}"
     use = Use("transformers", "finetune", snippets.load_merged(), notes=(snippets.STOPS,))
     if ollama:
@@ -203,9 +202,7 @@ def _speech(subject: Subject, base: Path, out: Path) -> None:
     """The base's tokenizer as it is, with our chat template in place of any of its own; and how replies are drawn and where they end."""
     from lite.model.tokenizing import begins_with_bos, load_tokenizer
 
-    for pattern in TOKENIZER:
-        for file in base.glob(pattern):
-            shutil.copyfile(file, out / file.name)
+    _copy(base, TOKENIZER, out)
     for name in TEMPLATES:
         if (out / name).is_file():
             kept = {key: value for key, value in _json(out / name).items() if key != "chat_template"}
@@ -214,6 +211,11 @@ def _speech(subject: Subject, base: Path, out: Path) -> None:
     (out / CHAT).write_text(speech.chat_template(begins=begins, lead=subject.lead), encoding="utf-8")
     own = _json(base / GENERATION) if (base / GENERATION).is_file() else {}
     publish.write_json(out / GENERATION, speech.generation_config(_json(base / "config.json"), own, subject.decoding))
+
+
+def _copy(base: Path, patterns: Iterable[str], out: Path) -> None:
+    for file in (file for pattern in patterns for file in base.glob(pattern) if file.is_file()):
+        shutil.copyfile(file, out / file.name)
 
 
 def _json(file: Path) -> dict[str, Any]:

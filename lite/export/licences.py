@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
+from lite.artifacts import Pairs
 from lite.export.subject import Subject
+from lite.knobs.writing import PreferencesSpec
 from lite.sources import reach
 
 LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*")
@@ -24,19 +26,25 @@ Ask = Callable[[str, str | None], Mapping[str, Any] | None]
 """What a Hub card says, or None where nobody can be asked."""
 
 
+WRITERS = ("contrast", "respond")
+"""Stages in which a model writes what is passed on."""
+
+
 @dataclass(frozen=True)
 class Licence:
-    """``id`` is None where the base's card does not say, or could not be read."""
+    """``id`` is None where the base's card does not say, or could not be read. ``of``: whose it is, if not the base's."""
 
     id: str | None
     name: str | None = None
     link: str | None = None
+    of: str | None = None
 
     def metadata(self) -> dict[str, str]:
         found = {"license": self.id, "license_name": self.name, "license_link": self.link}
         return {key: value for key, value in found.items() if value}
 
     def sentence(self, base: str) -> str:
+        base = self.of or base
         if self.id is None:
             return f"The licence of {base} could not be read when this was exported. It holds for what is derived from it too: read it before you pass this on."
         named = f"{self.name} ({self.id})" if self.name else self.id
@@ -52,6 +60,17 @@ def licence_of(subject: Subject, folder: Path | None, ask: Ask = reach.card) -> 
     if not said.get("license") and subject.base_on_hub:
         said = ask(subject.base.model, subject.base.revision) or {}
     return _licence(said)
+
+
+def source_licence(subject: Subject) -> Licence | None:
+    """Of pairs that no model of the run wrote: that of where they are from. None for everything else."""
+    source = next((str(s.spec.source) for s in subject.history if isinstance(s.spec, PreferencesSpec)), None)
+    if source is None or any(kind in WRITERS for kind in subject.kinds) or subject.stage.contract.gives is not Pairs:
+        return None
+    if source == "micro":
+        return Licence(OURS["license"], of="the embedded world of lite")
+    dataset, id = PROMPTS.get(source, ("the rows' source", None))
+    return Licence(id, of=dataset)
 
 
 def _licence(said: Mapping[str, Any]) -> Licence:

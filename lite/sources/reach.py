@@ -38,11 +38,7 @@ def model_folder(model: str, revision: str | None) -> Path | None:
     folder = snapshot(model, revision, "model")
     if folder is None or not (folder / "config.json").is_file() or not any(folder.glob("tokenizer*")):
         return None
-    try:
-        parts = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError):
-        parts = {WEIGHTS}
-    return folder if all((folder / part).is_file() for part in parts) else None
+    return folder if all((folder / part).is_file() for part in _parts(folder)) else None
 
 
 def trouble() -> str | None:
@@ -115,14 +111,27 @@ def card(model: str, revision: str | None) -> dict[str, Any] | None:
     return found.to_dict() if found else None
 
 
+SMALL = ("*.json", "tokenizer*", "*.model", "*.txt", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "README.md")
+
+
 def fetch(model: str, revision: str | None) -> Path:
-    """The folder of a model's config, tokenizer, weights and legal texts; from the cache if it is whole there, else from the Hub."""
+    """The folder of a model's config, tokenizer, weights and legal texts; from the cache if it is whole there, else from the Hub.
+
+    Of the weights only those that the index names: some repositories hold them twice.
+    """
     import huggingface_hub
 
     folder = model_folder(model, revision)
     if folder:
         return folder
-    instead = "give a folder, a Hub id that is cached or reachable, or `tiny`"
-    ask(model, revision, f"base.model: {model!r} could not be had", instead)
-    wanted = ["*.json", "*.safetensors", "tokenizer*", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md"]
-    return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=wanted))
+    ask(model, revision, f"base.model: {model!r} could not be had", "give a folder, a Hub id that is cached or reachable, or `tiny`")
+    small = Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=list(SMALL)))
+    return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=[*SMALL, *_parts(small)]))
+
+
+def _parts(folder: Path) -> set[str]:
+    """The files of the weights, as the index names them; a model without one has a single file."""
+    try:
+        return set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {WEIGHTS}

@@ -19,13 +19,17 @@ class Stub:
     """Says its lines token by token; a KeyboardInterrupt among the events is raised, as if the user had pressed Ctrl-C."""
 
     def __init__(self, *replies):
-        self.replies, self.asked, self.closed = list(replies), [], 0
+        self.replies, self.asked, self.closed, self.kept = list(replies), [], 0, []
 
     def is_open(self, base):
         return bool(self.asked)
 
     def say(self, base, adapter, prompt, **how):
         self.asked.append((adapter, prompt, how))
+        self.kept.append(self._events())  # so that only who closes it closes it
+        return self.kept[-1]
+
+    def _events(self):
         try:
             for event in self.replies.pop(0):
                 if event is KeyboardInterrupt:
@@ -79,6 +83,21 @@ def test_ctrl_c_ends_the_reply_and_a_second_one_the_conversation():
     out, notes, who, left = talk(process, "tell me", KeyboardInterrupt, "not read")
     assert out == "Once upon\n" and "[stopped]" in notes and process.closed == 1
     assert who[0].turns[-1].text == "Once upon" and left == ["not read"] and len(process.asked) == 1
+
+
+def test_a_reply_that_is_left_in_the_middle_is_not_written_on():
+    """Ctrl-C may come while we print; the process is to be told all the same."""
+    process = Stub(reply("Once", "Once upon a time"))
+
+    def write(text):
+        if text:
+            raise KeyboardInterrupt
+
+    lines = iter(["tell me"])
+    Talk(ROOM, seats(ROOM, None, []), process, write=lambda text: write(text.strip()), note=lambda text: None, how=Sampling()).go(
+        lambda: next(lines, "/quit")
+    )
+    assert process.closed == 1
 
 
 def test_commands():

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
@@ -19,6 +21,7 @@ from lite.model.encoding import Row, encode, encode_row
 from lite.model.forward import reward_rows
 from lite.plan import tiny_folder
 from lite.runs.journal import append_line
+from lite.sources import reach
 from lite.text.dialogue import STOP, Turn, prompt
 
 TEXTS = [
@@ -131,6 +134,27 @@ def test_a_merged_model_answers_and_stops_with_transformers_alone(run):
     assert ended and all(ended)
 
 
+def test_a_base_from_the_hub_is_named_with_its_commit_and_its_licence(run, tmp_path, monkeypatch):
+    """The cached snapshot is what is merged onto; card and adapter name the id, the commit and the licence of its card."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "models--org--small" / "snapshots" / commit
+    shutil.copytree(tiny_folder(), cached)
+    (cached / "README.md").write_text("---\nlicense: other\nlicense_name: small-1\n---\n# Small\n", encoding="utf-8")
+    (cached / "LICENSE.txt").write_text("terms", encoding="utf-8")
+    monkeypatch.setattr(reach, "snapshot", lambda repo, revision, kind="dataset": cached)
+    text = run.folder.resolved.read_text(encoding="utf-8").replace("model: tiny", "model: org/small")
+    run.folder.resolved.write_text(text, encoding="utf-8")
+    adapter, merged = (export(run, what, ask=no_card) for what in ("adapter", "merged"))
+    config = json.loads((adapter.path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/small", commit)
+    for made, relation in ((adapter, "adapter"), (merged, "finetune")):
+        found = ModelCard.load(made.path / "README.md").data.to_dict()
+        assert (found["base_model"], found["base_model_relation"]) == ("org/small", relation)
+        assert (found["license"], found["license_name"]) == ("other", "small-1")
+    assert (merged.path / "LICENSE.txt").read_text(encoding="utf-8") == "terms"
+    hub.check(adapter.subject, "adapter", "me/adapter")  # others can get this base
+
+
 # -- Ollama -------------------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +228,23 @@ def test_the_licence_is_the_bases(fakes, trained, run):
     assert found.metadata() == {"license": "other", "license_name": "lama", "license_link": "http://x"}
     unknown = folders.licence_of(subject, None, lambda model, revision: None)
     assert unknown.metadata() == {} and "could not be read" in unknown.sentence("meta/some-base")
+
+
+def test_pairs_that_no_model_of_the_run_wrote_have_their_sources_licence(run):
+    text = run.folder.resolved.read_text(encoding="utf-8")
+    ours = folders.source_licence(folders.choose(run, "dataset"))
+    assert ours is None  # the base wrote these
+    for source, expected in (("hh-rlhf", ("mit", "Anthropic/hh-rlhf")), ("micro", ("apache-2.0", "the embedded world of lite"))):
+        run.folder.resolved.write_text(_with_preferences(text, source), encoding="utf-8")
+        found = folders.source_licence(folders.choose(run, "dataset", "contrast"))
+        assert found and (found.id, found.of) == expected and expected[1] in found.sentence("the base")
+
+
+def _with_preferences(text: str, source: str) -> str:
+    """The recipe with a preferences stage in the place of its contrast stage."""
+    loaded = yaml.safe_load(text)
+    loaded["stages"][1] = {"preferences": {"as": "contrast", "source": source}}
+    return yaml.safe_dump(loaded)
 
 
 # -- the Hub ------------------------------------------------------------------------------------------------------------------

@@ -166,3 +166,24 @@ def test_offline_asks_nobody(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: True)
     with pytest.raises(PreconditionError, match="offline, and it is not in the cache"):
         reach.ask("org/small", None, "base.model", "give a folder")
+
+
+def test_what_is_fetched_of_a_model_is_each_weight_once(tmp_path, monkeypatch):
+    """Config and index first, then the files that the index names; others in the repository are left there."""
+    import huggingface_hub
+
+    asked = []
+
+    def download(repo, *, revision=None, allow_patterns=None, local_files_only=False, repo_type=None):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("nothing is cached")
+        asked.append(allow_patterns)
+        (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}')
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(reach, "ask", lambda *words: None)
+    assert reach.fetch("org/large", None) == tmp_path
+    assert asked == [list(reach.SMALL), [*reach.SMALL, *sorted(asked[1][len(reach.SMALL) :])]]
+    assert set(asked[1][len(reach.SMALL) :]) == {"m-1.safetensors", "m-2.safetensors"}
+    assert not any(pattern.endswith("safetensors") for pattern in reach.SMALL)
