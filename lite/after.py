@@ -234,7 +234,7 @@ def export(
             nonlocal shown
             if not as_json and 10 * written // total > shown:
                 shown = 10 * written // total
-                say(f"{tables.bytes_text(written)} of {tables.bytes_text(total)}")
+                say(f"{_size(written)} of {_size(total)}")
 
         made = folders.export(found, what, stage=stage, to=to, done=done)
         address = hub.push(made, push, private=not public) if push else None
@@ -242,11 +242,15 @@ def export(
             print(dumps({"folder": str(made.path), "stage": made.subject.stage.id, "files": made.files(), "pushed": address}))
             return
         print(made.path)
-        say(f"{made.what} of {made.subject.stage.id}: {len(made.files())} files, {tables.bytes_text(sum(made.files().values()))}")
+        say(f"{made.what} of {made.subject.stage.id}: {len(made.files())} files, {_size(sum(made.files().values()))}")
         if made.licence.id is None:
             say(f"the licence of {made.subject.base_name} could not be read; look it up before you pass this on")
         if address:
             say(f"pushed: {address}")
+
+
+def _size(n: int) -> str:
+    return tables.bytes_text(n).strip()
 
 
 def register(app: typer.Typer) -> None:

@@ -25,12 +25,13 @@ from lite.text.dialogue import STOP
 
 METHODS: Mapping[str, tuple[str, str]] = {
     "rlcd": ("RLCD, reinforcement learning from contrastive distillation (Yang et al. 2023)", "2307.12950"),
-    "self-rewarding": ("a self-rewarding language model (Yuan et al. 2024)", "2401.10020"),
+    "self-rewarding": ("self-rewarding, the model being its own judge (Yuan et al. 2024)", "2401.10020"),
     "rlaif": ("RLAIF, reinforcement learning from the feedback of a model (Bai et al. 2022)", "2212.08073"),
     "preferences": ("training on preferences that people, or the embedded world's oracle, have labelled", ""),
     "tuning": ("supervised training", ""),
 }
 ABSOLUTE = re.compile(r"(?<![\w/.:])(?:~|[A-Za-z]:)?/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+)")
+TRAININGS = ("ppo", "dpo", "sft", "reward")
 MODEL_FIGURES = ("success", "score", "reward", "kl_to_base", "tokens", "stop_rate")
 OF_THE_MACHINE = ("seconds", "tokens_per_s", "memory")
 HEADS = {"kl_to_base": "KL to the base", "stop_rate": "ends by itself"}
@@ -62,7 +63,13 @@ def model_card(subject: Subject, licence: Licence, use: Use, *, title: str, extr
         "library_name": use.library,
         "pipeline_tag": "text-generation" if subject.stage.kind != "reward" else "text-classification",
         **({"datasets": found} if (found := _hub_datasets(subject)) else {}),
-        "tags": [name, *[kind for kind in ("ppo", "dpo", "sft", "reward") if kind == subject.stage.kind], "lora", "lite", *extra_tags],
+        "tags": [
+            name,
+            *[kind for kind in TRAININGS if kind == subject.stage.kind or (kind in subject.kinds and kind != "reward")],
+            "lora",
+            "lite",
+            *extra_tags,
+        ],
     }
     about = tasks.load(subject.recipe.task).about
     is_reward = subject.stage.kind == "reward"
@@ -231,8 +238,12 @@ def _provenance(subject: Subject) -> str:
             writer = subject.base_name if base == subject.base else without_places(base.model)
             policy = stage.inputs.get("policy")
             said.append(f"- `{stage.id}`: written by {f'`{policy}`, a model of this run' if policy else writer}")
-    labelled = "preferences" in subject.kinds or "seed" in subject.kinds
-    said.append("- Labels that people made took part." if labelled else "- No label that a person made took part.")
+    labelled = {str(getattr(s.spec, "source", "")) for s in subject.history if s.kind in ("preferences", "seed")}
+    if not labelled:
+        said.append("- No label that a person made took part.")
+    else:
+        by = "the embedded world's oracle" if labelled == {"micro"} else "people"
+        said.append(f"- Labels or rankings by {by} took part: those of the stages preferences and seed.")
     return "\n".join(said)
 
 

@@ -53,9 +53,9 @@ def build(site: Site, page: gr.Blocks) -> None:
         base = watch.base_of(found)
         later = note(
             "info",
-            "To merge an adapter, load the base in 16 bits, not in 4: ",
-            tag("code", "model.merge_and_unload()"),
-            " after the lines below.",
+            "For a whole model in 16 bits, with chat template and card, or for Ollama: ",
+            tag("code", f"lite export {found.name} --what merged"),
+            " (or ollama, dataset, job; --push puts it on the Hub).",
         )
         return [
             join(listed, later) if made else empty("No adapter yet", "The reward and training stages write them."),
