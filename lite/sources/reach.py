@@ -102,7 +102,7 @@ def card(model: str, revision: str | None) -> dict[str, Any] | None:
     import huggingface_hub
     from httpx import HTTPError
 
-    if huggingface_hub.is_offline_mode():
+    if huggingface_hub.is_offline_mode() or trouble():
         return None
     try:
         found = huggingface_hub.HfApi().model_info(model, revision=revision, timeout=SECONDS).card_data
