@@ -31,7 +31,7 @@ def test_inputs_are_the_latest_of_their_type():
     text = "{task: helpful, stages: [prompts, contrast, {contrast: {as: more}}, reward, ppo, {ppo: {as: b}}, evaluate]}"
     inputs = {s.id: dict(s.inputs) for s in recipe.loads(text).stages}
     assert inputs["reward"] == {"pairs": "more"}
-    assert inputs["b"] == {"prompts": "prompts", "reward": "reward"}
+    assert inputs["b"] == {"prompts": "prompts", "reward": "reward", "policy": None}  # a policy to go on from is named, or none is meant
     assert inputs["evaluate"] == {
         "prompts": "prompts",
         "pairs": ("contrast", "more"),
