@@ -3,9 +3,9 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -644,16 +644,17 @@ def test_there_are_recipes_for_both_sizes_and_for_open_bases():
 
 
 def test_a_30b_base_is_refused_on_16_gb_before_anything_is_loaded(cli, tmp_path):
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = cli("plan", "recipes/rlcd_helpful_30b.yaml", "--card", 16, HF_HOME=str(tmp_path))
-    seconds = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert done.returncode == 3
     assert "does not fit a card with 16 GiB" in done.stderr
     assert "base.model=huggyllama/llama-13b" in done.stderr
     assert "a card with 24 GB" in done.stderr
     assert re.search(r"ppo +\d+\.\d\d +NO", done.stdout)
     assert "Traceback" not in done.stderr
-    assert seconds < 3  # a second on an idle machine
+    assert seconds < 3  # of this process, however busy the machine is
 
 
 def test_a_30b_base_fits_24_gb(cli, tmp_path):
