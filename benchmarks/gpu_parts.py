@@ -197,7 +197,7 @@ def dpo(job: Job) -> Figures:
     if "dpo" not in CONTRACTS:
         return {"not_measured": "this lite has no stage dpo"}
     stage = importlib.import_module("lite.stages.dpo").dpo
-    return _learning(job, "dpo", stage, job.specs["dpo"].model_copy(update={"held_out": 0.01}), policy=None)
+    return _learning(job, "dpo", stage, job.specs["dpo"].model_copy(update={"held_out": 0.01}), policy=None, prompts=None)
 
 
 # -- PPO ----------------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or 
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,7 +110,7 @@ def _run(it: launch.Ready, *, quiet: bool, as_json: bool) -> int:
     screen = Screen(quiet=quiet or as_json)
     switch = Switch(screen.say)
     gpu = locks.held(locks.gpu_name(), queue=wish.queue, say=screen.say, stop_asked=switch.asked)
-    with switch, gpu if it.wants_gpu else nullcontext(lambda run: None) as holds:
+    with redirect_stdout(sys.stderr), switch, gpu if it.wants_gpu else nullcontext(lambda run: None) as holds:  # libraries print too
         outcome = engine.execute(
             it.loaded,
             it.text,

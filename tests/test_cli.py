@@ -75,7 +75,7 @@ def test_plan_prints_a_table_and_json(cli, tmp_path):
     assert [line.split()[0] for line in lines[1:]] == ["prompts", "contrast", "reward", "ppo", "evaluate"]
     assert "never run" in lines[1]
     found = json.loads(cli("plan", "tiny_rlcd_helpful", "--json", "--runs", tmp_path).stdout)
-    assert found["stages"][3]["inputs"] == {"prompts": "prompts", "reward": "reward"}
+    assert found["stages"][3]["inputs"] == {"prompts": "prompts", "reward": "reward", "policy": None}
     assert found["stages"][3]["status"] == "run"
 
 

@@ -27,7 +27,8 @@ def command(*words: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    """With a word that makes transformers print a line when it is imported: standard output is for the result alone."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
 @pytest.fixture(scope="module")

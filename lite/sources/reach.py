@@ -126,7 +126,7 @@ def fetch(model: str, revision: str | None) -> Path:
         return folder
     ask(model, revision, f"base.model: {model!r} could not be had", "give a folder, a Hub id that is cached or reachable, or `tiny`")
     small = Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=list(SMALL)))
-    return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=[*SMALL, *_parts(small)]))
+    return Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=[*SMALL, *sorted(_parts(small))]))
 
 
 def _parts(folder: Path) -> set[str]:

@@ -63,4 +63,4 @@ def test_what_cannot_be_rated_is_said(run, cli):
     unknown = cli("eval", run, "--human-sheet", "--first", "pppo")
     assert (unknown.returncode, "did you mean 'ppo'" in unknown.stderr) == (2, True)
     assert "against itself" in cli("eval", run, "--human-sheet", "--first", "base").stderr
-    assert "one of --human-sheet and --ratings" in cli("eval", run).stderr
+    assert "one of --human-sheet, --ratings FILE and --suite" in cli("eval", run).stderr

@@ -90,7 +90,7 @@ def test_adapters_know_the_base_and_not_the_copy(pico_base, tmp_path):
 def test_a_damaged_copy_is_thrown_away_with_a_word_and_the_original_is_read(pico_base, cache, reads, caplog, harm):
     good = everything(load_base(spec(pico_base)).model)
     copy = the_copy(cache)
-    weights, manifest = copy / "model.safetensors", copy / copies.MANIFEST
+    weights, manifest = copy / "model.safetensors", copy / copies.COPY
     if harm == "one byte":
         content = bytearray(weights.read_bytes())
         content[-7] ^= 1
@@ -119,9 +119,9 @@ def test_a_copy_that_is_whole_but_cannot_be_read_is_thrown_away_too(pico_base, c
     load_base(spec(pico_base))
     copy = the_copy(cache)
     (copy / "config.json").write_text("{}")
-    listed = json.loads((copy / copies.MANIFEST).read_text())
-    listed["files"] = {name: d for name, d in copies.publish.digests(copy).items() if name != copies.MANIFEST}
-    (copy / copies.MANIFEST).write_text(json.dumps(listed))
+    listed = json.loads((copy / copies.COPY).read_text())
+    listed["files"] = {name: d for name, d in copies.publish.digests(copy).items() if name != copies.COPY}
+    (copy / copies.COPY).write_text(json.dumps(listed))
     load_base(spec(pico_base))
     load_base(spec(pico_base))
     assert reads == ["original", "copy", "original", "copy"]

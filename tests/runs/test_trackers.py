@@ -12,6 +12,13 @@ from lite.runs.journal import Journal
 from lite.runs.trackers import numbers, tracking
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """What a tracker sets for wandb is undone: later tests of this process start programs of their own."""
+    monkeypatch.setenv("WANDB_MODE", "")
+    monkeypatch.delenv("WANDB_MODE")
+
+
 @pytest.fixture
 def journal(tmp_path):
     return Journal.create(tmp_path, "small")
@@ -96,8 +103,6 @@ def test_one_that_cannot_begin_is_told(journal, stub):
 
 def test_offline_runs_keep_wandb_offline(journal, stub, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("WANDB_MODE", "")
-    monkeypatch.delenv("WANDB_MODE")
     stub("wandb", Session())
     with tracking("wandb", journal, {}):
         assert trackers.os.environ["WANDB_MODE"] == "offline"

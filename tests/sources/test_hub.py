@@ -138,6 +138,6 @@ def test_a_cold_cache_ends_a_run_with_exit_code_3_and_no_traceback(cli, tmp_path
     recipe.write_text("base: {model: tiny}\ntask: harmless\nstages:\n  - prompts: {source: hh-rlhf, train: 4, dev: 1, test: 2}\n")
     done = cli("run", recipe, "--offline", "--runs", tmp_path / "runs", HF_HOME=str(tmp_path / "hf"))
     assert done.returncode == 3
-    assert "Anthropic/hh-rlhf (harmless-base, revision main) cannot be had: offline" in done.stderr
+    assert "prompts.source=hh-rlhf, the dataset Anthropic/hh-rlhf (harmless-base)" in done.stderr
     assert "Traceback" not in done.stderr
     assert "\r" not in done.stderr

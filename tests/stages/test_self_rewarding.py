@@ -512,7 +512,9 @@ def test_a_model_is_measured_once(measured, policy, twin, asked, planted, make_b
 
     def again(**change):
         loaded.clear()
-        spec = GateSpec(judging=MICRO, prompts=6, temperature=1.0, top_p=1.0, max_new_tokens=48, min_readable=0, min_ended=0)
+        spec = GateSpec(
+            judging=MICRO, prompts=6, temperature=1.0, top_p=1.0, max_new_tokens=48, min_readable=0, min_ended=0, min_win_rate=0
+        )
         return gate(
             spec.model_copy(update=change), policy=twin, before=policy, baseline=None, seed=planted, prompts=asked, pairs=None,
             judgements=None, rounds={"m1-gate": first}, out=folder("gate"), bench=make_bench("r2.gate"),
@@ -531,7 +533,17 @@ def test_a_model_is_measured_once(measured, policy, twin, asked, planted, make_b
 def test_two_replies_may_be_chosen_between_in_both_orders(measured, policy, twin, asked, planted, make_bench, folder):
     """A choice of the base that turns with the order is a tie; equal replies need none."""
     first, _ = measured()
-    spec = GateSpec(judging=MICRO, prompts=6, temperature=1.0, top_p=1.0, max_new_tokens=48, min_readable=0, min_ended=0, both_orders=True)
+    spec = GateSpec(
+        judging=MICRO,
+        prompts=6,
+        temperature=1.0,
+        top_p=1.0,
+        max_new_tokens=48,
+        min_readable=0,
+        min_ended=0,
+        min_win_rate=0,
+        both_orders=True,
+    )
     found = gate(
         spec, policy=twin, before=policy, baseline=None, seed=planted, prompts=asked, pairs=None, judgements=None,
         rounds={"m1-gate": first}, out=folder("gate"), bench=make_bench("r2.gate"),
