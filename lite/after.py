@@ -14,11 +14,9 @@ from lite.errors import RecipeError
 from lite.knobs import BaseSpec
 from lite.runs import locks, read
 from lite.runs.publish import dumps, write_text
-from lite.terminal import RUNS, Json, Runs, say, told
+from lite.terminal import RUNS, Json, Runs, Which, say, told
 
-Which = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, name, or `latest`")]
-
-
+Model = Annotated[str | None, typer.Option("--model", metavar="ID", help="base, p_plus, or a stage (default: the newest that was trained)")]
 Offline = Annotated[bool, typer.Option("--offline", help="ask the Hub nothing")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="of the draws")]
 Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="0 always takes the likeliest token")]
@@ -41,7 +39,7 @@ def the_card(base: BaseSpec, who: str) -> Iterator[None]:
 
 def chat(
     run: Which,
-    model: Annotated[str | None, typer.Option(metavar="ID", help="base, p_plus, or a stage (default: the newest that was trained)")] = None,
+    model: Model = None,
     compare: Annotated[list[str] | None, typer.Option(metavar="ID", help="another model that is asked the same")] = None,
     seed: Seed = None,
     temperature: Temperature = None,
@@ -85,7 +83,7 @@ def generate(
     prompts: Annotated[Path, typer.Option(metavar="FILE", help="questions: .jsonl, .csv, .txt, or a .json list")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="where the replies go")],
     format: Annotated[str, typer.Option(metavar="[jsonl|alpaca_eval|mt_bench]", help="of both files")] = "jsonl",
-    model: Annotated[str | None, typer.Option(metavar="ID", help="base, p_plus, or a stage (default: the newest that was trained)")] = None,
+    model: Model = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only so many questions, from the first")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file of replies")] = False,
     rows: Annotated[int, typer.Option(min=1, help="replies written at once")] = 64,

@@ -13,6 +13,7 @@ from lite.runs.signals import INTERRUPTED, STOPPED
 
 Runs = Annotated[Path, typer.Option("--runs", help="the folder of the runs", envvar="LITE_RUNS")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+Which = Annotated[str, typer.Argument(metavar="RUN", help="a run's name, its beginning or end, its folder, or `latest`")]
 RUNS = Path("runs")
 
 

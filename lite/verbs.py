@@ -14,9 +14,8 @@ from lite.errors import PreconditionError, RecipeError
 from lite.runs import control, env, read
 from lite.runs.control import Waste
 from lite.runs.publish import dumps
-from lite.terminal import RUNS, Json, Runs, say, told
+from lite.terminal import RUNS, Json, Runs, Which, say, told
 
-Which = Annotated[str, typer.Argument(metavar="RUN", help="a run's name, its beginning or end, its folder, or `latest`")]
 Yes = Annotated[bool, typer.Option("--yes", help="do it; without, only say what would be done")]
 TAIL_BYTES = 65536
 FOLLOW_SECONDS = 0.3

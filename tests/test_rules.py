@@ -193,7 +193,7 @@ def test_git_ignores_no_source_file():
     try:
         done = subprocess.run(["git", "check-ignore", "--stdin"], input=files, capture_output=True, text=True, cwd=ROOT, check=False)
     except FileNotFoundError:
-        pytest.skip("no git here")
+        pytest.skip("no git here")  # nothing to ask: an archive without its history
     assert done.stdout == ""  # outside a checkout git says nothing either
 
 

@@ -81,7 +81,7 @@ def read(
         )
     except torch.OutOfMemoryError:
         raise
-    except (ImportError, RuntimeError, NotImplementedError, AssertionError) as e:
+    except (ImportError, RuntimeError, NotImplementedError, AssertionError) as e:  # what unsloth raises where it cannot work
         raise _refusal(f"could not load {spec.model!r}", e) from e
     decoder = model.get_decoder()
     if type(decoder).forward.__module__.startswith("unsloth."):

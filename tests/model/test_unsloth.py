@@ -85,7 +85,7 @@ def test_plain_is_refused_in_a_process_that_unsloth_has_patched(machine):
 
 def test_a_broken_installation_is_one_line(machine, monkeypatch):
     def broken(name: str) -> None:
-        raise NotImplementedError("Unsloth cannot find any torch accelerator?\nmore")
+        raise NotImplementedError("Unsloth cannot find any torch accelerator?\nmore")  # what unsloth says without a GPU
 
     machine()
     monkeypatch.setattr(unsloth.importlib, "import_module", broken)

@@ -129,7 +129,7 @@ def test_it_listens_on_loopback_only(closed):
     assert closed.startswith("http://127.0.0.1:")
     other = next((a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET) if not a[4][0].startswith("127.")), None)
     if other is None:
-        pytest.skip("this machine has no other address")
+        pytest.skip("this machine has no other address")  # there is no door to knock at from outside
     with socket.socket() as probe:
         probe.settimeout(2)
         assert probe.connect_ex((other, port)) != 0
