@@ -194,6 +194,28 @@ def test_base_and_aligned_model_reply_side_by_side_and_a_vote_is_kept(watched, j
     assert {"prompt", "chosen", "rejected"} <= rows[0].keys()
 
 
+def test_a_question_typed_before_the_page_knows_its_run_is_kept(watched, journey):
+    held, later = [], []
+    watched.page.route("**/queue/join**", lambda route: route.continue_() if later else held.append(route))
+    page = watched.open("chat")
+    question = page.get_by_placeholder("Ask something")
+    question.fill("How do I repair a bike?")
+    assert page.get_by_role("button", name="Send").is_disabled()
+    question.press("Enter")
+    while len(held) < 2:  # what the page asks when it opens, and the question
+        page.wait_for_timeout(50)
+    later.append(True)
+    held[-1].continue_()
+    page.get_by_text("your question is kept").wait_for()
+    for route in held[:-1]:
+        route.continue_()
+    page.locator("button:enabled", has_text="Send").wait_for()
+    assert question.input_value() == "How do I repair a bike?"
+    page.get_by_role("button", name="Send").click()
+    page.locator(".bubble.reply").first.wait_for()
+    page.wait_for_function("document.querySelector('.ask textarea').value === ''")
+
+
 def test_texts_with_markup_are_shown_as_texts(watched, journey):
     stage = next(record.folder for record in journey.stages() if record.id == "contrast")
     write_lines(

@@ -44,7 +44,7 @@ def build(site: Site, page: gr.Blocks) -> None:
             lines=1,
             max_lines=6,
         )
-        send = gr.Button("Send", variant="primary", scale=0, min_width=90)
+        send = gr.Button("Send", variant="primary", scale=0, min_width=90, interactive=False)  # until the page knows its run
         stop = gr.Button("Stop", variant="stop", scale=0, min_width=90, visible=False)
     with gr.Row():
         again = gr.Button("Regenerate", size="sm", scale=0, min_width=120)
@@ -72,11 +72,11 @@ def build(site: Site, page: gr.Blocks) -> None:
             nobody = empty(
                 "Nobody to talk to yet", "A run that has finished its training stage brings models. ", link("new", "Start a run"), "."
             )
-            return [gr.Dropdown([], value=[], multiselect=True), *show(Talk(), content=nobody)]
+            return [gr.Dropdown([], value=[], multiselect=True), *show(Talk(), content=nobody, ready=False)]
         offered = room(found)
         return [gr.Dropdown([o.name for o in offered.offers], value=list(talking.defaults(offered)), multiselect=True), *show(Talk())]
 
-    def show(talk: Talk, *, busy: bool = False, content: Markup | None = None, problem: str = "") -> list[Any]:
+    def show(talk: Talk, *, busy: bool = False, content: Markup | None = None, problem: str = "", ready: bool = True) -> list[Any]:
         last = talk.exchanges[-1] if talk.exchanges else None
         can_vote = not busy and last is not None and len(talk.seats) > 1 and not talk.voted and any(last.replies)
         body = content or _view(talk, busy)
@@ -86,48 +86,47 @@ def build(site: Site, page: gr.Blocks) -> None:
         ]
         return [
             join(body, note("bad", problem)) if problem else body, talk, gr.Row(visible=can_vote), *ballots_,
-            gr.Button(visible=not busy), gr.Button(visible=busy), _raw(talk),
+            gr.Button(visible=not busy, interactive=ready), gr.Button(visible=busy), _raw(talk),
         ]  # fmt: skip
 
     def answer(
         talk: Talk, name: str, names: list[str], hide: bool, text: str, seed_: float, heat_: float, top: float, most: float
     ) -> Iterator[list[Any]]:
+        """What is shown, and the question's box: emptied when the question is asked, left alone before and after."""
         found = site.run(name)
         text = (text or "").strip()[:MOST_CHARACTERS]
         if found is None or not text:
-            yield show(talk)
+            problem = "No run is chosen above yet; your question is kept." if text else ""
+            yield [*show(talk, problem=problem, ready=found is not None), gr.skip()]
             return
         try:
             offered = room(found)
             chosen = [n for n in names or [] if offered.offer(n)][:PANES]
-            if not chosen:
-                yield show(talk, problem="Choose at least one model above.")
-                return
-            if reason := _held(site, offered):
-                yield show(talk, problem=reason)
+            if problem := _held(site, offered) if chosen else "Choose at least one model above.":
+                yield [*show(talk, problem=problem), gr.skip()]
                 return
             talk = talking.seat(talk, found.name, chosen, bool(hide))
             talk, asked = talking.ask(talk, offered, text, int(seed_ or 0))
             opening = not site.chat.is_open(offered.base)
-            yield show(
-                talk, busy=True, content=join(_view(talk, True), note("info", "Loading the base; this is done once.")) if opening else None
-            )
+            loading = join(_view(talk, True), note("info", "Loading the base; this is done once.")) if opening else None
+            yield [*show(talk, busy=True, content=loading), ""]
             how = {"seed": int(seed_ or 0), "max_new_tokens": int(most), "temperature": float(heat_), "top_p": float(top)}
             for pane, (offer, prompt) in enumerate(asked):
                 for event in site.chat.say(offered.base, offer.adapter, prompt, **how):
                     talk = talking.heard(talk, pane, str(event.get("text", "")), str(event.get("stop", "")))
-                    yield show(talk, busy=True)
+                    yield [*show(talk, busy=True), gr.skip()]
                 if talk.exchanges[-1].stops[pane] == "stopped":
                     break
-            yield show(talk)
+            yield [*show(talk), gr.skip()]
         except LiteError as e:
-            yield show(talking.without_last(talk) if talk.exchanges and not any(talk.exchanges[-1].replies) else talk, problem=str(e))
+            unanswered = bool(talk.exchanges) and not any(talk.exchanges[-1].replies)
+            yield [*show(talking.without_last(talk) if unanswered else talk, problem=str(e)), text if unanswered else gr.skip()]
 
     def once_more(
         talk: Talk, name: str, names: list[str], hide: bool, seed_: float, heat_: float, top: float, most: float
     ) -> Iterator[list[Any]]:
         if not talk.exchanges:
-            yield show(talk)
+            yield [*show(talk), gr.skip()]
             return
         yield from answer(talking.without_last(talk), name, names, hide, talk.exchanges[-1].question, seed_, heat_, top, most)
 
@@ -142,12 +141,10 @@ def build(site: Site, page: gr.Blocks) -> None:
     given = [state, run, models, blind]
     page.load(attach, None, [run, models, *shown], **QUIET)
     run.input(choose, run, [models, *shown], **QUIET)
-    asked = gr.on([send.click, question.submit], answer, [*given, question, *sampling], shown, **ANSWERING)
-    asked.success(lambda: "", None, question, **QUIET)
-    again.click(lambda: random.randrange(2**31), None, seed, **QUIET).then(once_more, [*given, *sampling], shown, **ANSWERING)
+    gr.on([send.click, question.submit], answer, [*given, question, *sampling], [*shown, question], **ANSWERING)
+    again.click(lambda: random.randrange(2**31), None, seed, **QUIET).then(once_more, [*given, *sampling], [*shown, question], **ANSWERING)
     stop.click(lambda: site.chat.hush(), None, None, **QUIET)
     anew.click(lambda: show(Talk()), None, shown, **QUIET)
-    gr.on([models.change, blind.change], lambda talk: show(talk) if not talk.exchanges else [gr.skip()] * len(shown), state, shown, **QUIET)
     for i, ballot in enumerate(ballots):
         ballot.click(lambda talk, i=i: vote(i, talk), state, shown, **QUIET)
 
