@@ -43,7 +43,6 @@ ENVIRONMENT = {
 QUIET_ENVIRONMENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 """No bars but ours; theirs fill log files with carriage returns."""
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -123,6 +122,7 @@ class Outcome(NamedTuple):
     state: str
     exit_code: int
     error: str | None
+    cause: BaseException | None = None
 
 
 class Reporter:
@@ -191,11 +191,11 @@ def execute(
             report.write(journal, recipe, nodes, artifacts)
         except (Stopped, KeyboardInterrupt) as e:
             code = STOPPED if isinstance(e, Stopped) else INTERRUPTED
-            return _end(journal, "stopped", code, f"stopped; go on with: lite run --resume {journal.run.path}")
+            return _end(journal, "stopped", code, f"stopped; go on with: lite run --resume {journal.run.path}", e)
         except DivergedError as e:
-            return _end(journal, "diverged", e.exit_code, str(e))
+            return _end(journal, "diverged", e.exit_code, str(e), e)
         except LiteError as e:
-            return _end(journal, "failed", e.exit_code, str(e))
+            return _end(journal, "failed", e.exit_code, str(e), e)
         return _end(journal, "done", 0, None, **times)
 
 
@@ -231,7 +231,9 @@ def _begin(journal: Journal, recipe: Recipe, nodes: Sequence[Node], text: str, o
     journal.event("run started", pid=os.getpid())
 
 
-def _end(journal: Journal, state: str, exit_code: int, error: str | None, **times: str | None) -> Outcome:
+def _end(
+    journal: Journal, state: str, exit_code: int, error: str | None, cause: BaseException | None = None, **times: str | None
+) -> Outcome:
     try:
         if error:
             journal.log(error)
@@ -240,7 +242,7 @@ def _end(journal: Journal, state: str, exit_code: int, error: str | None, **time
         journal.event(f"run {state}", exit_code=exit_code)
     except OSError as e:  # a full disk takes no last words either; the run is then seen as interrupted
         error = f"{error or f'the run is {state}'} (and its state could not be written: {e.strerror})"
-    return Outcome(open_run(journal.run.path), state, exit_code, error)
+    return Outcome(open_run(journal.run.path), state, exit_code, error, cause)
 
 
 def _stages(

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
@@ -41,6 +41,7 @@ TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally", "swe
 SECTIONS = ("stages", "each_round", "finally")
 ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}(\.[A-Za-z0-9_-]{1,40})?")
 RESERVED = (*(key for key in TOP if key != "seed"), *PREVIOUS, "p_plus")  # `seed.ift=9` is a stage's knob, `seed=9` the recipe's
+AnySpec = TypeVar("AnySpec", bound=Spec)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 
 
@@ -294,6 +295,15 @@ def _task(raw: Any, problems: list[str]) -> str:
     except (OSError, UnicodeDecodeError, ValueError) as e:
         problems.append(f"task: {shown(raw)} cannot be read: {e}")
     return raw
+
+
+def spec_of(model: type[AnySpec], knobs: Mapping[str, Any], *, where: str) -> AnySpec:
+    """The spec of knobs that a program gives; all that is wrong with them at once."""
+    problems: list[str] = []
+    found = _validate(model, knobs, lambda *path: ".".join(map(str, path)), problems)
+    if problems or not isinstance(found, model):
+        raise RecipeError(where, problems)
+    return found
 
 
 def _validate(model: type[Spec], knobs: Mapping, place: Any, problems: list[str]) -> Spec | None:

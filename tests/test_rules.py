@@ -47,6 +47,7 @@ RANKS: list[tuple[str, ...]] = [
     ("lite.stages", "lite.evaluate", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures"),
     ("lite.engine", "lite.doctor"),
     ("lite.chat", "lite.export", "lite.suites"),
+    ("lite.library",),
     ("lite.ui",),
     ("lite.terminal",),
     ("lite.launch",),

@@ -91,7 +91,7 @@ def load_base(spec: BaseSpec) -> Base:
         ) from e
     model.requires_grad_(False)
     model.eval()
-    _refuse_unknown_head(model, spec.model)
+    refuse_unknown_head(model, spec.model)
     return Base(model, tokenizer, device, source)
 
 
@@ -176,7 +176,7 @@ def _first_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _refuse_unknown_head(model: PreTrainedModel, name: str) -> None:
+def refuse_unknown_head(model: PreTrainedModel, name: str) -> None:
     """Log-probs and samples are made from hidden states and the head's weight alone, for speed; not every family's are so."""
     ids = torch.tensor([[0, 1]], device=model.device)
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state

@@ -47,7 +47,7 @@ class ResponseLogProbs(NamedTuple):
 class Scores(NamedTuple):
     """What one mixed pass tells of N rollouts."""
 
-    reference: Tensor  # (N, R) log-probs of the response under the base
+    reference: Tensor  # (N, R) log-probs of the response under the reference
     values: Tensor  # (N, R); empty if no value role took part
     rewards: Tensor  # (N,)
 
@@ -136,7 +136,7 @@ def score_rows(
     bank: AdapterBank,
     rows: Sequence[Row],
     *,
-    reward: str,
+    reward: str | None,
     value: str | None,
     temperature: float,
     micro_tokens: int,
@@ -147,9 +147,9 @@ def score_rows(
     Rows of the three roles lie side by side in a batch (PEFT's mixed adapters), so the base is dequantised once, not thrice.
     ``micro_tokens`` are those of one role: without a graph one layer's activations live at a time, so that three times the tokens
     of a training pass take about the memory of one. Equal to separate passes; a test holds both together.
-    ``reference``: a frozen adapter, none: the base itself.
+    ``reference``: a frozen adapter, none: the base itself. Without a ``reward`` or a ``value`` role theirs are 0 and empty.
     """
-    roles = [reference, reward] + ([value] if value else [])
+    roles = [reference, *([reward] if reward else []), *([value] if value else [])]
     span = max(len(r.response) for r in rows)
     device = bank.base.device
     logp = torch.zeros(len(rows), span, device=device)
@@ -161,11 +161,12 @@ def score_rows(
         index = torch.tensor(group, device=device)
         with bank.mixing([role for role in roles for _ in range(n)]) as trunk:
             stacked = batch._replace(ids=batch.ids.repeat(len(roles), 1), attend=batch.attend.repeat(len(roles), 1))
-            hidden = hidden_states(trunk, stacked)
-        logp[index, :r] = response_logprobs(hidden[:n], bank.vocabulary, batch, temperature=temperature).logp
-        rewards[index] = response_rewards(hidden[n : 2 * n], bank.head(reward), batch)
+            hidden = hidden_states(trunk, stacked).split(n)
+        logp[index, :r] = response_logprobs(hidden[0], bank.vocabulary, batch, temperature=temperature).logp
+        if reward:
+            rewards[index] = response_rewards(hidden[1], bank.head(reward), batch)
         if value:
-            values[index, :r] = response_values(hidden[2 * n :], bank.head(value), batch)
+            values[index, :r] = response_values(hidden[-1], bank.head(value), batch)
     return Scores(logp, values, rewards)
 
 

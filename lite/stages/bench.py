@@ -44,12 +44,13 @@ def never() -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class Bench:
-    """``stop_asked`` tells whether the user wants the run to end at the next place where nothing is lost; ``resumed`` is the checkpoint
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """Where one piece of work is done: its seeds, its voice, its checkpoints. A stage's has a task besides.
+
+    ``stop_asked`` tells whether the user wants the run to end at the next place where nothing is lost; ``resumed`` is the checkpoint
     that a training goes on from: the figures have been taken back to it already."""
 
-    task: Task
     seed: int
     stage: str
     ckpt: Path
@@ -132,3 +133,10 @@ class Bench:
                 made = make(todo)
                 shards.add({keys[i]: value for i, value in zip(todo, made, strict=True)})
         return [shards.rows[key] for key in keys]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Desk):
+    """The desk of a run's stage."""
+
+    task: Task

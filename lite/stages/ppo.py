@@ -35,13 +35,28 @@ from lite.objectives.ppo import ValueTerms, explained_variance, policy_loss, val
 from lite.objectives.scores import Moments
 from lite.records import Prompt
 from lite.runs.publish import write_json
-from lite.stages.bench import Bench
-from lite.stages.rollouts import POLICY, REFERENCE, REWARD, VALUE, Advantages, Groups, Rollouts, appraise, divide, look, widest, write
+from lite.stages.bench import Bench, Desk
+from lite.stages.rollouts import (
+    POLICY,
+    REFERENCE,
+    REWARD,
+    STAGE,
+    VALUE,
+    Advantages,
+    Groups,
+    Ids,
+    Rollouts,
+    Setting,
+    appraise,
+    divide,
+    look,
+    widest,
+    write,
+)
 from lite.stages.tuning import begin
 from lite.text.dialogue import prompt as plain_prompt
 
 SHOWN = 4
-Ids = tuple[int, ...]
 
 
 def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, policy: Policy | None, out: Path, bench: Bench) -> Policy:
@@ -50,8 +65,16 @@ def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, policy: Policy | Non
     if not train:
         raise ArtifactError(f"{prompts.path}: every prompt is longer than ppo.max_prompt_tokens = {spec.max_prompt_tokens}")
     _set_up(spec, reward, policy, bank, bench)
-    trainer = Trainer(spec, bank, bench, train)
-    best = Best(spec, bank, bench, _encoded(prompts.rows("dev")[: spec.dev_prompts], spec, bank, bench)[0])
+    dev, _ = _encoded(prompts.rows("dev")[: spec.dev_prompts], spec, bank, bench)
+    return learn(spec, bank, bench, train, dev, left_out=left_out, out=out)
+
+
+def learn(
+    spec: PpoSpec, bank: AdapterBank, bench: Desk, train: list[Ids], dev: list[Ids], *, left_out: int, out: Path, setting: Setting = STAGE
+) -> Policy:
+    """Train the policy that is on the bank, its other roles beside it, to the end; the adapter and its report in ``out``."""
+    trainer = Trainer(spec, bank, bench, train, setting)
+    best = Best(spec, bank, bench, dev, setting)
     last_good = bank.snapshot(POLICY)
     figures: dict[str, float] = {}
     done = 0
@@ -103,8 +126,8 @@ def ppo(spec: PpoSpec, *, prompts: Prompts, reward: Reward, policy: Policy | Non
 class Trainer:
     """The state of a PPO run and one step of it: roll out, score, update."""
 
-    def __init__(self, spec: PpoSpec, bank: AdapterBank, bench: Bench, prompts: list[Ids]):
-        self.spec, self.bank, self.bench, self.prompts = spec, bank, bench, prompts
+    def __init__(self, spec: PpoSpec, bank: AdapterBank, bench: Desk, prompts: list[Ids], setting: Setting = STAGE):
+        self.spec, self.bank, self.bench, self.prompts, self.setting = spec, bank, bench, prompts, setting
         self.policy_parameters = bank.parameters(POLICY)
         joint = spec.value == "joint"
         self.value_parameters = [*([] if joint else bank.parameters(VALUE)), *bank.head(VALUE).parameters()]
@@ -124,11 +147,11 @@ class Trainer:
         began = time.monotonic()
         which = self._turn(step)
         prompts = [self.prompts[i] for i in which]
-        written = write(spec, self.bank, prompts, [bench.seed_for("rollout", step, k) for k in range(len(which))])
+        written = write(spec, self.bank, prompts, [bench.seed_for("rollout", step, k) for k in range(len(which))], self.setting)
         rolled = time.monotonic()
         lengths = [len(p) + len(g.ids) for p, g in zip(prompts, written, strict=True)]
         plans = [divide(spec, lengths, self._order(step, epoch)) for epoch in range(spec.epochs)]
-        rollouts = look(spec, self.bank, prompts, written, plans[0])
+        rollouts = look(spec, self.bank, prompts, written, plans[0], self.setting)
         if spec.scale_reward and self.moments is None:  # the policy of the first step is the reference: these are its own replies
             self.moments = Moments.of(rollouts.rewards[rollouts.finished])
         gains = appraise(spec, rollouts, kl_coef=self.control.coef, moments=self.moments)
@@ -289,17 +312,18 @@ class Trainer:
 class Best:
     """The kept adapter that the method's own reward model likes best on the dev prompts (Yang et al. 2023); without prompts, the last."""
 
-    def __init__(self, spec: PpoSpec, bank: AdapterBank, bench: Bench, prompts: list[Ids]):
-        self.spec, self.bank, self.bench, self.prompts = spec, bank, bench, prompts
+    def __init__(self, spec: PpoSpec, bank: AdapterBank, bench: Desk, prompts: list[Ids], setting: Setting = STAGE):
+        self.spec, self.bank, self.bench, self.prompts, self.setting = spec, bank, bench, prompts, setting
         self.rewards: dict[int, float] = {}
         self._weights: dict[str, Tensor] = {}
 
     def consider(self, step: int) -> None:
         if not self.prompts:
             return
-        written = write(self.spec, self.bank, self.prompts, [self.bench.seed_for("dev", k) for k in range(len(self.prompts))])
+        seeds = [self.bench.seed_for("dev", k) for k in range(len(self.prompts))]
+        written = write(self.spec, self.bank, self.prompts, seeds, self.setting)
         lengths = [len(p) + len(g.ids) for p, g in zip(self.prompts, written, strict=True)]
-        rollouts = look(self.spec, self.bank, self.prompts, written, divide(self.spec, lengths, range(len(lengths))))
+        rollouts = look(self.spec, self.bank, self.prompts, written, divide(self.spec, lengths, range(len(lengths))), self.setting)
         scores = torch.where(rollouts.finished, rollouts.rewards, rollouts.rewards.min().expand_as(rollouts.rewards))
         found = float(scores.mean())
         if not self.rewards or found > max(self.rewards.values()):

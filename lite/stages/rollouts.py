@@ -3,8 +3,9 @@
 All response-shaped tensors are (N, R); column j is the j-th response token, ``keep`` tells the real ones.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,16 +20,43 @@ from lite.objectives.masks import row_sums, standardize
 from lite.objectives.ppo import KL, gae, kl_k1, shape_rewards
 from lite.objectives.scores import Moments
 from lite.text.clean import decode_reply
+from lite.text.dialogue import STOP
 
 POLICY, VALUE, REWARD, REFERENCE = "policy", "value", "reward", "reference"
+Ids: TypeAlias = tuple[int, ...]
 Groups = list[list[list[int]]]
 """Minibatches of micro-batches of row numbers."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What responses are held to. The ppo stage's: an adapter rewards, the next human turn ends.
+
+    ``rewards``: told prompts and replies, gives a number for each; None: the bank's reward role.
+    ``stop``: the string that ends a response; None: the end-of-text token does.
+    """
+
+    rewards: Callable[[Sequence[Ids], Sequence[str]], Sequence[float]] | None = None
+    stop: str | None = STOP
+
+    def reply(self, text: str) -> str:
+        """What a response says, without what ends it."""
+        if self.stop == STOP:
+            return decode_reply(text)
+        return (text.partition(self.stop)[0] if self.stop else text).strip()
+
+    def finished(self, response: Generated) -> bool:
+        """Whether it ends as it should, and something stands before its end."""
+        return response.stop == ("turn" if self.stop else "eos") and bool(self.reply(response.text))
+
+
+STAGE = Setting()
 
 
 class Rollouts(NamedTuple):
     rows: list[Row]
     texts: list[str]
-    finished: Tensor  # (N,) bool: ends with the stop string, and something stands before it
+    finished: Tensor  # (N,) bool: ends as it should, and something stands before its end
     keep: Tensor  # (N, R) bool
     logp: Tensor  # (N, R) under the policy that wrote them
     entropy: Tensor  # (N, R)
@@ -44,12 +72,15 @@ class Advantages(NamedTuple):
     kl: Tensor  # (N,) KL to the reference per response, in nats (k1: unbiased)
 
 
-def write(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], seeds: Sequence[int]) -> list[Generated]:
+def write(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[Ids], seeds: Sequence[int], setting: Setting = STAGE) -> list[Generated]:
     """One response of the policy per prompt, from the whole distribution at the recipe's temperature."""
-    return generate(bank, POLICY, prompts, seeds=seeds, decoding=Decoding(spec.max_new_tokens, spec.temperature), rows=spec.rollout_rows)
+    decoding = Decoding(spec.max_new_tokens, spec.temperature, stop=setting.stop)
+    return generate(bank, POLICY, prompts, seeds=seeds, decoding=decoding, rows=spec.rollout_rows)
 
 
-def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], written: Sequence[Generated], plan: Groups) -> Rollouts:
+def look(
+    spec: PpoSpec, bank: AdapterBank, prompts: Sequence[Ids], written: Sequence[Generated], plan: Groups, setting: Setting = STAGE
+) -> Rollouts:
     """Score finished responses: reference, value and reward in one mixed pass; the policy in the very passes of the first epoch.
 
     ``plan`` is the division of the first epoch: old log-probs come from the same rows in the same micro-batches through the
@@ -64,7 +95,7 @@ def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], w
     scored = score_rows(
         bank,
         rows,
-        reward=REWARD,
+        reward=None if setting.rewards else REWARD,
         value=separate,
         temperature=spec.temperature,
         micro_tokens=spec.micro_tokens,
@@ -86,17 +117,19 @@ def look(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[tuple[int, ...]], w
                 joint[index, :span] = response_values(hidden, bank.head(VALUE), batch).detach()
 
     bank.budget.spend(TRAIN, widest(groups, rows), remember)
-    finished = [g.stop == "turn" and bool(decode_reply(g.text)) for g in written]
+    rewards = scored.rewards
+    if setting.rewards:
+        rewards = torch.tensor(setting.rewards(prompts, [setting.reply(g.text) for g in written]), device=device)
     return Rollouts(
         rows=rows,
         texts=[g.text for g in written],
-        finished=torch.tensor(finished, device=device),
+        finished=torch.tensor([setting.finished(g) for g in written], device=device),
         keep=keep.to(device),
         logp=logp,
         entropy=entropy,
         reference=scored.reference,
         values=scored.values if separate else joint,
-        rewards=scored.rewards,
+        rewards=rewards,
     )
 
 

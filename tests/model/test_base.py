@@ -234,9 +234,9 @@ def test_a_head_that_is_more_than_one_product_is_refused(base, kind):
             found.logits = found.logits * 0.5 if kind == "scale" else found.logits + torch.linspace(0, 1, found.logits.shape[-1])
             return found
 
-    base_module._refuse_unknown_head(base.model, "pico")
+    base_module.refuse_unknown_head(base.model, "pico")
     with pytest.raises(PreconditionError, match="the output head of 'pico' does more than one product"):
-        base_module._refuse_unknown_head(Wrapped(), "pico")  # type: ignore[arg-type]
+        base_module.refuse_unknown_head(Wrapped(), "pico")  # type: ignore[arg-type]
 
 
 # -- noise ----------------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from lite.errors import Stopped
 from lite.runs.shards import Shards, divide
-from lite.stages.bench import Bench
+from lite.stages.bench import Desk
 
 KEYS = [f"p{i}" for i in range(7)]
 
@@ -15,7 +15,14 @@ class Work:
     """Makes values, and dies after so many shards."""
 
     def __init__(self, ckpt, *, shards=None, stop=False):
-        self.bench = Bench(None, 17, "s", ckpt, SimpleNamespace(log=self.log), None, lambda: stop and len(self.calls) == shards)  # type: ignore[arg-type]
+        self.bench = Desk(
+            seed=17,
+            stage="s",
+            ckpt=ckpt,
+            reporter=SimpleNamespace(log=self.log),  # type: ignore[arg-type]
+            load_bank=lambda: None,  # type: ignore[arg-type,return-value]
+            stop_asked=lambda: stop and len(self.calls) == shards,
+        )
         self.shards, self.stop = shards, stop
         self.calls, self.said = [], []
 
