@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from lite import __version__, tasks
 from lite.artifacts import Artifact
 from lite.errors import ArtifactError, DivergedError, LiteError, PreconditionError, StageError, Stopped
-from lite.knobs import BaseSpec, base_of
+from lite.knobs import BaseSpec, base_of, served
 from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
 from lite.runs import env, process, publish, report, trackers
@@ -265,7 +265,7 @@ def _stages(
             journal.event("stage started", stage=node.id, why=status.why)
             screen.say(f"{head}: {status.why}" if status.why != "never run" else head)
             base = base_of(node.spec, recipe.base)
-            if node.contract.uses_base:
+            if node.contract.uses_base and not served(node.spec):
                 tools.prepare_base(base)
             seconds = _run_stage(recipe, node, folder, artifacts, journal, screen, tools, partial(bank.on, base))
             journal.event("stage done", stage=node.id, seconds=seconds)

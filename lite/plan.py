@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from lite import tasks, templates
 from lite.contracts import CONTRACTS, Contract
 from lite.errors import RecipeError
-from lite.knobs import BaseSpec, OwnBase, Spec, base_of
+from lite.knobs import BaseSpec, OwnBase, Spec, base_of, served
 from lite.recipe import Recipe, Stage
 from lite.runs.publish import file_digest, plain
 from lite.runs.read import StageRecord
@@ -81,7 +81,7 @@ def _identity(recipe: Recipe, stage: Stage, task: str, base: dict[str, Any], fin
         "version": stage.contract.version,
         "seed": recipe.seed,
         "task": task,
-        "base": base if stage.contract.uses_base else None,
+        "base": base if stage.contract.uses_base and not served(stage.spec) else None,
         "spec": spec,
         "files": _files_named_in(spec),
         "templates": {name: templates.load(name).hash for name in stage.contract.templates},

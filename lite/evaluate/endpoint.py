@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import httpx
 
 Message: TypeAlias = Mapping[str, str]
+Asked: TypeAlias = Any
+"""What an endpoint is asked: messages here, a text to go on with in :mod:`lite.evaluate.completions`."""
 
 AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})
 REJECTED = frozenset({400, 413, 422})
@@ -81,11 +83,15 @@ class Endpoint:
     def url(self) -> str:
         return self.base_url.rstrip("/") + "/chat/completions"
 
-    def body(self, messages: Sequence[Message]) -> dict[str, Any]:
+    def body(self, messages: Asked) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": [dict(m) for m in messages], self.limit_name: self.max_tokens}
         return body if self.temperature is None else body | {"temperature": self.temperature}
 
-    def key_of(self, messages: Sequence[Message]) -> str:
+    def read(self, body: str) -> "Answer | Unreadable":
+        """The answer in what the server sent."""
+        return read_completion(body)
+
+    def key_of(self, messages: Asked) -> str:
         """The identity of a question. The same model behind another address gives the same answer."""
         return key_of(model=self.model, messages=[dict(m) for m in messages], temperature=self.temperature, max_tokens=self.max_tokens)
 
@@ -132,7 +138,7 @@ def read_response(status: int, headers: Mapping[str, str], body: str, endpoint: 
     if status != 200:
         where = f" to {clean(headers['location'])}" if "location" in headers else ""
         raise PreconditionError(f"{endpoint.url}: {status}{where}: {said or 'no text'}; are base_url and model ({endpoint.model}) right?")
-    return read_completion(body)
+    return endpoint.read(body)
 
 
 def read_completion(body: str) -> Answer | Unreadable:
@@ -181,7 +187,7 @@ class Chat:
         self._reached = False
         self._in_vain = 0
 
-    def ask(self, questions: Sequence[Sequence[Message]], *, done: Callable[[int], None] = lambda n: None) -> list[Answer | Unreadable]:
+    def ask(self, questions: Sequence[Asked], *, done: Callable[[int], None] = lambda n: None) -> list[Answer | Unreadable]:
         """The answers, in the order of the questions. ``done`` is called in this thread with the number newly answered; what it
         raises ends the asking, and what is answered stays in the cache."""
         keys = [self.endpoint.key_of(messages) for messages in questions]
@@ -198,9 +204,7 @@ class Chat:
             self._ask_all(open_, answers, lambda key: done(keys.count(key)))
         return [answers[key] for key in keys]
 
-    def _ask_all(
-        self, open_: Mapping[str, Sequence[Message]], answers: dict[str, Answer | Unreadable], done: Callable[[str], None]
-    ) -> None:
+    def _ask_all(self, open_: Mapping[str, Asked], answers: dict[str, Answer | Unreadable], done: Callable[[str], None]) -> None:
         self._stop.clear()
         with self._client() as client, ThreadPoolExecutor(self.endpoint.concurrency, "lite-judge") as pool:
             futures = {pool.submit(self._ask, client, key, messages): key for key, messages in open_.items()}
@@ -232,7 +236,7 @@ class Chat:
             )
         return key
 
-    def _ask(self, client: "httpx.Client", key: str, messages: Sequence[Message]) -> Answer | Unreadable:
+    def _ask(self, client: "httpx.Client", key: str, messages: Asked) -> Answer | Unreadable:
         """One question to its end, in a thread of its own; what concerns every question stops the others too."""
         try:
             found = self._patiently(client, messages)
@@ -243,7 +247,7 @@ class Chat:
             raise
         return found
 
-    def _patiently(self, client: "httpx.Client", messages: Sequence[Message]) -> Answer | Unreadable:
+    def _patiently(self, client: "httpx.Client", messages: Asked) -> Answer | Unreadable:
         last = Again("")
         for attempt in range(self.endpoint.attempts):
             if attempt:
@@ -259,7 +263,7 @@ class Chat:
             last = found
         return Unreadable(last.why, "no_answer")
 
-    def _once(self, client: "httpx.Client", messages: Sequence[Message]) -> Answer | Unreadable | Again:
+    def _once(self, client: "httpx.Client", messages: Asked) -> Answer | Unreadable | Again:
         import httpx
 
         self._count(requests=1)

@@ -11,7 +11,7 @@ from lite.fit import cards, sizes
 from lite.fit.demand import Moment, Site
 from lite.fit.loop import DEMANDS, demand
 from lite.fit.shape import Shape, Unknown, known_models, shape_of
-from lite.knobs import Spec, base_of
+from lite.knobs import Spec, base_of, served
 from lite.plan import Node
 from lite.recipe import Recipe
 
@@ -83,7 +83,9 @@ def estimate(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float) -> list[
     usable, card = cards.usable(card_gib), cards.class_of(card_gib)
     found = []
     for node, site in _sites(recipe, nodes):
-        if isinstance(site, Site):
+        if served(node.spec):
+            found.append(_baseless(node, usable))
+        elif isinstance(site, Site):
             found.append(_stage(node, site, usable, card))
         else:
             found.append(_unknown(node, usable, site.reason) if node.contract.uses_base else _baseless(node, usable))

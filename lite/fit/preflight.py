@@ -10,7 +10,7 @@ from lite.fit import cards, online, sizes
 from lite.fit.bases import copies, download
 from lite.fit.estimate import estimate, refuse
 from lite.fit.shape import Shape, hub_cache, shape_of
-from lite.knobs import base_of
+from lite.knobs import base_of, served
 from lite.plan import Node
 from lite.recipe import Recipe
 from lite.runs import env
@@ -40,7 +40,7 @@ def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collec
 def refuse_cpu(recipe: Recipe, nodes: Sequence[Node], *, only: Collection[str]) -> None:
     """Refuse a base that a processor would take weeks for."""
     for node in nodes:
-        if node.id not in only or not node.contract.uses_base:
+        if node.id not in only or not node.contract.uses_base or served(node.spec):
             continue
         base = base_of(node.spec, recipe.base)
         shape = shape_of(base)

@@ -55,6 +55,11 @@ def base_of(spec: Spec, shared: BaseSpec) -> BaseSpec:
     return spec.base if isinstance(spec, OwnBase) and spec.base else shared
 
 
+def served(spec: Spec) -> bool:
+    """Whether another program does the stage's writing, so that no base is loaded for it."""
+    return getattr(spec, "server", None) is not None
+
+
 class LoraSpec(Spec):
     r: int = Field(default=16, ge=1, description="rank")
     alpha: int = Field(default=32, ge=1, description="scale numerator: the update is multiplied by alpha / r")

@@ -4,7 +4,23 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from lite.knobs import NO_EFFECT, OwnBase, Spec
+from lite.knobs import NO_EFFECT, BaseSpec, OwnBase, Spec
+
+
+class ServerSpec(Spec):
+    """A base model behind an OpenAI-compatible address, asked to go on with texts (``/completions``). The key stays in the environment."""
+
+    base_url: str = Field(description="up to the part before /completions, e.g. http://127.0.0.1:8000/v1", json_schema_extra=NO_EFFECT)
+    model: str = Field(description="the model's name on that server; an untouched base, as the stage's own would be")
+    key_env: str | None = Field(default=None, description="the environment variable that holds the key", json_schema_extra=NO_EFFECT)
+    timeout: float = Field(default=600.0, gt=0, description="seconds until a text is asked for again", json_schema_extra=NO_EFFECT)
+    tries: int = Field(default=6, ge=1, description="requests per text", json_schema_extra=NO_EFFECT)
+    concurrency: int = Field(default=64, ge=1, description="texts under way at once", json_schema_extra=NO_EFFECT)
+
+
+def _one_writer(base: BaseSpec | None, server: ServerSpec | None) -> None:
+    if base and server:
+        raise ValueError("base and server exclude each other: one of them writes")
 
 
 class PromptsSpec(Spec):
@@ -43,10 +59,18 @@ class PromptsSpec(Spec):
 class ContrastSpec(OwnBase):
     temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1)
+    server: ServerSpec | None = Field(
+        default=None, description="an OpenAI-compatible server (vLLM ...) that writes in place of a base loaded here: its {base_url, model}"
+    )
     max_new_tokens: int = Field(default=300, ge=1, description="a response that has not ended by then is rejected")
     attempts: int = Field(default=5, ge=1, description="draws per side before the pair is dropped")
     shared_prefix: bool = Field(default=True, description="prefill what p+ and p- share once", json_schema_extra=NO_EFFECT)
     batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+
+    @model_validator(mode="after")
+    def one_writer(self) -> "ContrastSpec":
+        _one_writer(self.base, self.server)
+        return self
 
 
 class PreferencesSpec(Spec):
@@ -80,7 +104,15 @@ class RespondSpec(OwnBase):
     split: Literal["train", "dev", "test"] = Field(default="train", description="which prompts are answered")
     temperature: float = Field(default=1.0, ge=0, description="0 is greedy")
     top_p: float = Field(default=1.0, gt=0, le=1)
+    server: ServerSpec | None = Field(
+        default=None, description="an OpenAI-compatible server (vLLM ...) that writes in place of a base loaded here: its {base_url, model}"
+    )
     max_new_tokens: int = Field(default=300, ge=1, description="a response that has not ended by then is rejected")
     attempts: int = Field(default=5, ge=1, description="draws before a candidate is left out")
     shared_prefix: bool = Field(default=True, description="prefill the prompt once for its candidates", json_schema_extra=NO_EFFECT)
     batch_rows: int = Field(default=64, ge=1, description="responses decoded at once", json_schema_extra=NO_EFFECT)
+
+    @model_validator(mode="after")
+    def one_writer(self) -> "RespondSpec":
+        _one_writer(self.base, self.server)
+        return self

@@ -11,12 +11,12 @@ from typing import Any
 from lite.artifacts import Pairs, Prompts
 from lite.evaluate import diagnostics
 from lite.knobs.writing import ContrastSpec
-from lite.model.encoding import encode
 from lite.model.generate import Decoding
 from lite.records import Pair, Prompt, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
 from lite.stages.retries import Drawn, Writing, draw_accepted
+from lite.stages.writers import Here, Server
 from lite.text import pairing
 from lite.text.contrast import Contrast, draw_index
 from lite.text.contrast import contrast as both_prompts
@@ -42,8 +42,8 @@ def contrast(spec: ContrastSpec, *, prompts: Prompts, out: Path, bench: Bench) -
             p_minus=side.p_minus,
             index=side.index,
             attempts=max(drawn[i, 0].attempts, drawn[i, 1].attempts),
-            stop_chosen=drawn[i, 0].generated.stop,
-            stop_rejected=drawn[i, 1].generated.stop,
+            stop_chosen=drawn[i, 0].written.stop,
+            stop_rejected=drawn[i, 1].written.stop,
         )
         for i, (row, side, found) in enumerate(zip(rows, sides, made, strict=True))
         if isinstance(found, pairing.Pair)
@@ -59,8 +59,8 @@ def contrast(spec: ContrastSpec, *, prompts: Prompts, out: Path, bench: Bench) -
 
 def _draw(spec: ContrastSpec, rows: list[Prompt], sides: list[Contrast], bench: Bench) -> dict[tuple[int, int], Drawn]:
     """The last draw of every (prompt, side)."""
-    bank = bench.bank()
-    ids = {(i, k): encode(bank.base.tokenizer, text) for i, side in enumerate(sides) for k, text in enumerate((side.p_plus, side.p_minus))}
+    writer = Server(spec.server) if spec.server else Here(bench.bank())
+    texts = {(i, k): text for i, side in enumerate(sides) for k, text in enumerate((side.p_plus, side.p_minus))}
     how: Writing[tuple[int, int]] = Writing(
         decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
         attempts=spec.attempts,
@@ -70,7 +70,7 @@ def _draw(spec: ContrastSpec, rows: list[Prompt], sides: list[Contrast], bench: 
         group_of=(lambda place: place[0]) if spec.shared_prefix else None,
         what="contrast: two answers to each prompt",
     )
-    return draw_accepted(bank, None, ids, how, bench)
+    return draw_accepted(writer, texts, how, bench)
 
 
 def _report(pairs: list[Pair], drops: pairing.Drops) -> dict[str, Any]:

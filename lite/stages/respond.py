@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lite.artifacts import Candidates, Policy, Prompts
+from lite.errors import RecipeError
 from lite.knobs.writing import RespondSpec
-from lite.model.encoding import encode
 from lite.model.generate import Decoding
 from lite.records import Candidate, Prompt, write_rows
 from lite.runs.publish import write_json
 from lite.stages.bench import Bench
 from lite.stages.retries import Drawn, Writing, draw_accepted
+from lite.stages.writers import Here, Server, Writer
 from lite.text.clean import REJECT_REASONS, Accepted, Rejected
 from lite.text.dialogue import prompt as plain_prompt
 from lite.text.statistics import distinct, words
@@ -30,7 +31,7 @@ def respond(spec: RespondSpec, *, prompts: Prompts, policy: Policy | None, out: 
     texts = [plain_prompt(row.turns, lead=bench.task.lead) for row in rows]
     drawn = _draw(spec, rows, texts, policy, bench)
     found = [
-        Candidate(row.id, k, text, outcome.response, outcome.stop, len(drawn[i, k].generated.ids))
+        Candidate(row.id, k, text, outcome.response, outcome.stop, drawn[i, k].written.tokens)
         for i, (row, text) in enumerate(zip(rows, texts, strict=True))
         for k in range(spec.n)
         if isinstance(outcome := drawn[i, k].outcome, Accepted)
@@ -46,10 +47,6 @@ def respond(spec: RespondSpec, *, prompts: Prompts, policy: Policy | None, out: 
 
 def _draw(spec: RespondSpec, rows: list[Prompt], texts: list[str], policy: Policy | None, bench: Bench) -> dict[tuple[int, int], Drawn]:
     """The last draw of every (prompt, candidate)."""
-    bank = bench.bank()
-    if policy:
-        bank.load(POLICY, policy.adapter)
-    ids = [encode(bank.base.tokenizer, text) for text in texts]
     how: Writing[tuple[int, int]] = Writing(
         decoding=Decoding(spec.max_new_tokens, spec.temperature, spec.top_p),
         attempts=spec.attempts,
@@ -59,8 +56,20 @@ def _draw(spec: RespondSpec, rows: list[Prompt], texts: list[str], policy: Polic
         group_of=(lambda place: place[0]) if spec.shared_prefix else None,
         what=f"respond: {spec.n} answers to each prompt",
     )
-    places = {(i, k): ids[i] for i in range(len(rows)) for k in range(spec.n)}
-    return draw_accepted(bank, POLICY if policy else None, places, how, bench)
+    return draw_accepted(_writer(spec, policy, bench), {(i, k): texts[i] for i in range(len(rows)) for k in range(spec.n)}, how, bench)
+
+
+def _writer(spec: RespondSpec, policy: Policy | None, bench: Bench) -> Writer:
+    if spec.server:
+        if policy:
+            raise RecipeError(
+                bench.stage, ["server: whether it writes with the policy that is named cannot be seen from here; leave one out"]
+            )
+        return Server(spec.server)
+    bank = bench.bank()
+    if policy:
+        bank.load(POLICY, policy.adapter)
+    return Here(bank, POLICY if policy else None)
 
 
 def _report(spec: RespondSpec, rows: list[Prompt], found: list[Candidate], drawn: dict[tuple[int, int], Drawn]) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 The same rules for RLCD's pairs and for plain candidates (Yang et al. 2023), so that what differs between them is the prompts.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from lite.model.bank import AdapterBank
-from lite.model.generate import Decoding, Generated
+from lite.model.generate import Decoding
 from lite.stages.bench import Bench
-from lite.stages.drawing import draw
+from lite.stages.writers import Writer, Written
 from lite.text.clean import Accepted, Rejected, accept
 
 Place = TypeVar("Place", bound=Hashable)
@@ -18,11 +17,11 @@ Place = TypeVar("Place", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The last outcome of one place, how many draws it took, and what was generated in the last."""
+    """The last outcome of one place, how many draws it took, and what was written in the last."""
 
     outcome: Accepted | Rejected
     attempts: int
-    generated: Generated
+    written: Written
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,7 @@ class Writing(Generic[Place]):
     what: str
 
 
-def draw_accepted(
-    bank: AdapterBank, role: str | None, prompts: Mapping[Place, Sequence[int]], how: Writing[Place], bench: Bench
-) -> dict[Place, Drawn]:
+def draw_accepted(writer: Writer, prompts: Mapping[Place, str], how: Writing[Place], bench: Bench) -> dict[Place, Drawn]:
     """One response per place. A rejected continuation is drawn again under the seed of its next attempt."""
     found: dict[Place, Drawn] = {}
     with bench.progress(len(prompts), "responses", how.what) as bar:
@@ -49,11 +46,9 @@ def draw_accepted(
             todo = [place for place in prompts if place not in found or isinstance(found[place].outcome, Rejected)]
             if not todo:
                 break
-            written = draw(
+            written = writer.write(
                 bench,
                 f"attempt-{attempt + 1}",
-                bank,
-                role,
                 [prompts[place] for place in todo],
                 keys=[how.key_of(place) for place in todo],
                 seeds=[how.seed_of(place, attempt) for place in todo],

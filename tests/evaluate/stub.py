@@ -42,7 +42,7 @@ class Stub:
 
     def __call__(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
-        question = body["messages"][-1]["content"]
+        question = body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
         with self._guard:
             self.asked.append(question)
             self.headers.append(dict(handler.headers))

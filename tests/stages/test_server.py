@@ -1,0 +1,142 @@
+"""Pairs and candidates that a server writes: a stub that runs the tiny base, or says what goes wrong."""
+
+import json
+import threading
+
+import pytest
+
+from lite import recipe
+from lite.errors import PreconditionError, RecipeError
+from lite.evaluate import completions
+from lite.evaluate.completions import Completions, Question
+from lite.knobs.writing import ContrastSpec, PromptsSpec, RespondSpec
+from lite.model.encoding import encode
+from lite.model.generate import Decoding, generate
+from lite.plan import plan
+from lite.stages.contrast import contrast
+from lite.stages.prompts import prompts
+from lite.stages.respond import respond
+from tests.evaluate.stub import Response, Stub, served
+
+
+def said(text, finish="stop", **more):
+    return Response(200, json.dumps({"choices": [{"text": text, "finish_reason": finish, **more}], "usage": {"completion_tokens": 7}}))
+
+
+@pytest.fixture(scope="module")
+def asked(make_bench, folder):
+    return prompts(PromptsSpec(train=6, dev=1, test=1), out=folder("prompts"), bench=make_bench("prompts"))
+
+
+@pytest.fixture
+def server(tiny_bank):
+    """An address behind which the tiny base goes on with texts, and leaves the stop string out as servers do."""
+    stub, one_at_a_time = Stub(), threading.Lock()
+
+    def answer(prompt: str, n: int) -> Response:
+        with one_at_a_time:
+            body = next(b for b in reversed(stub.bodies) if b["prompt"] == prompt and not b.get("answered"))
+            body["answered"] = True
+            decoding = Decoding(body["max_tokens"], body["temperature"], body["top_p"], body["stop"][0])
+            found = generate(tiny_bank, None, [encode(tiny_bank.base.tokenizer, prompt)], seeds=[body["seed"]], decoding=decoding)[0]
+        reasons = {"turn": ("stop", body["stop"][0]), "eos": ("stop", None), "length": ("length", None)}
+        finish, reason = reasons[found.stop]
+        return said(found.text.partition(body["stop"][0])[0], finish, stop_reason=reason)
+
+    stub.answer = answer
+    with served(stub) as url:
+        yield stub, url
+
+
+def unloaded():
+    raise AssertionError("a base was loaded, and the server is to write")
+
+
+def test_a_server_with_the_same_base_writes_the_same_pairs(asked, make_bench, folder, server, monkeypatch):
+    stub, url = server
+    monkeypatch.setattr(completions, "SEEDS", 2**63)  # the seeds that this machine draws with
+    knobs = {"max_new_tokens": 40, "attempts": 2}
+    here = contrast(ContrastSpec(**knobs), prompts=asked, out=folder("here"), bench=make_bench("contrast"))
+    spec = ContrastSpec(**knobs, server={"base_url": url, "model": "tiny", "concurrency": 3})
+    bench = make_bench("contrast", load_bank=unloaded)
+    there = contrast(spec, prompts=asked, out=folder("there"), bench=bench)
+    assert there.rows() == here.rows()
+    assert stub.most_at_once <= 3
+    assert set(stub.paths) == {"/v1/completions"}
+    n = len(stub.asked)
+    again = contrast(spec, prompts=asked, out=folder("again"), bench=make_bench("contrast", ckpt=bench.ckpt, load_bank=unloaded))
+    assert again.rows() == there.rows()
+    assert len(stub.asked) == n  # what a stopped stage has asked is not asked again
+
+
+def test_candidates_of_a_server_have_their_own_seeds_and_tokens(asked, make_bench, folder, server):
+    stub, url = server
+    spec = RespondSpec(n=2, max_new_tokens=24, attempts=1, server={"base_url": url, "model": "tiny"})
+    found = respond(spec, prompts=asked, policy=None, out=folder("candidates"), bench=make_bench("respond", load_bank=unloaded))
+    assert len({body["seed"] for body in stub.bodies}) == 12
+    assert all(row.tokens == 7 for row in found.rows())
+    with pytest.raises(RecipeError, match="cannot be seen from here"):
+        respond(spec, prompts=asked, policy=object(), out=folder("no"), bench=make_bench("respond"))  # type: ignore[arg-type]
+
+
+def test_a_busy_server_is_asked_again_and_a_deaf_one_ends_the_stage(asked, make_bench, folder, monkeypatch):
+    monkeypatch.setattr("lite.evaluate.endpoint.FIRST_WAIT", 0.0)
+    stub = Stub()
+    stub.answer = lambda prompt, n: Response(503, "busy") if n == 1 else said(" Yes.\n")
+    with served(stub) as url:
+        spec = ContrastSpec(attempts=1, server={"base_url": url, "model": "m"})
+        found = contrast(spec, prompts=asked, out=folder("busy"), bench=make_bench("contrast", load_bank=unloaded))
+        assert found.report()["dropped"]["identical"] == 6  # both sides say the same
+        assert len(stub.asked) == 24
+    with pytest.raises(PreconditionError, match="nobody answers"):
+        contrast(
+            ContrastSpec(server={"base_url": url, "model": "m"}),
+            prompts=asked,
+            out=folder("deaf"),
+            bench=make_bench("contrast", load_bank=unloaded),
+        )
+
+
+@pytest.mark.parametrize(
+    ("choice", "text", "cut"),
+    [
+        ({"text": " a", "finish_reason": "stop"}, " a\n\nHuman:", False),
+        ({"text": " a", "finish_reason": "stop", "stop_reason": "\n\nHuman:"}, " a\n\nHuman:", False),
+        ({"text": " a", "finish_reason": "stop", "stop_reason": None}, " a", False),
+        ({"text": " a", "finish_reason": "stop", "matched_stop": 2}, " a", False),
+        ({"text": " a\n\nHuman:", "finish_reason": "stop"}, " a\n\nHuman:", False),
+        ({"text": " a", "finish_reason": "length"}, " a", True),
+    ],
+)
+def test_why_a_text_ended(choice, text, cut):
+    found = Completions("http://127.0.0.1:1/v1", "m").read(json.dumps({"choices": [choice]}))
+    assert (found.text, found.cut) == (text, cut)
+
+
+def test_a_question_is_told_apart_by_all_that_decides_its_answer():
+    one = Completions("http://127.0.0.1:1/v1", "m", temperature=1.0)
+    keys = {one.key_of(Question("a", 1)), one.key_of(Question("a", 2)), one.key_of(Question("b", 1))}
+    keys.add(Completions("http://127.0.0.1:1/v1", "m", temperature=1.0, top_p=0.9).key_of(Question("a", 1)))
+    assert len(keys) == 4
+    assert Completions("http://127.0.0.1:9/v1", "m", temperature=1.0).key_of(Question("a", 1)) in keys
+
+
+RECIPE = """
+task: helpful
+stages:
+  - prompts: {train: 6}
+  - contrast: {server: {base_url: "http://127.0.0.1:8000/v1", model: big}}
+  - reward
+"""
+
+
+def test_the_base_of_the_run_is_no_part_of_what_a_server_writes():
+    def nodes(*overrides):
+        return {node.id: node.fingerprint for node in plan(recipe.loads(RECIPE, overrides, name="small"))}
+
+    first, other = nodes(), nodes("base.quantize=none")
+    assert first["contrast"] == other["contrast"] == nodes("contrast.server.base_url=http://127.0.0.1:9/v1")["contrast"]
+    assert first["reward"] != other["reward"]
+    assert first["contrast"] != nodes("contrast.server.model=bigger")["contrast"]
+    with pytest.raises(RecipeError, match="exclude each other"):
+        nodes("contrast.base.model=tiny")
