@@ -22,6 +22,7 @@ from lite.launch import Wish
 from lite.plan import Node, Status, compare, plan
 from lite.runs import locks, read
 from lite.runs.publish import dumps
+from lite.runs.ranks import launched, several
 from lite.runs.signals import Switch
 from lite.terminal import RUNS, Json, Runs, say, told
 
@@ -81,6 +82,10 @@ def run_command(
         wish = Wish(runs, _label(name), resume, from_run, only or begin, only or until, queue, offline)
         wanted = recipe.combinations(path, given) if path else [tuple(given)]
         if path and len(wanted) > 1:
+            if several():
+                raise RecipeError(
+                    "lite run", ["several processes do one run together, and this is a sweep; give one value per place, such as seed=17"]
+                )
             if detach:
                 raise RecipeError("--detach", ["a sweep is several runs; give one value per place, such as seed=17"])
             raise typer.Exit(_sweep(path, wanted, wish, jobs, dry_run=dry_run, quiet=quiet, as_json=as_json))
@@ -101,7 +106,7 @@ def run_command(
 
 def _run(it: launch.Ready, *, quiet: bool, as_json: bool) -> int:
     """The run, in this process; its exit code."""
-    from lite import engine
+    from lite import engine, parallel
     from lite.runs import report
     from lite.runs.progress import Screen
 
@@ -111,7 +116,7 @@ def _run(it: launch.Ready, *, quiet: bool, as_json: bool) -> int:
     switch = Switch(screen.say)
     gpu = locks.held(locks.gpu_name(), queue=wish.queue, say=screen.say, stop_asked=switch.asked)
     with redirect_stdout(sys.stderr), switch, gpu if it.wants_gpu else nullcontext(lambda run: None) as holds:  # libraries print too
-        outcome = engine.execute(
+        outcome = parallel.execute(
             it.loaded,
             it.text,
             it.overrides,
@@ -361,6 +366,11 @@ def spell_out_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
+    if launched():  # one of several processes, and not the first
+        from lite.parallel import follow
+
+        follow()
+        return
     app(args=spell_out_resume(sys.argv[1:]))
 
 

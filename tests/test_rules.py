@@ -46,6 +46,7 @@ RANKS: list[tuple[str, ...]] = [
     ("lite.model",),
     ("lite.stages", "lite.evaluate", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures"),
     ("lite.engine", "lite.doctor"),
+    ("lite.parallel",),
     ("lite.chat", "lite.export", "lite.suites"),
     ("lite.library",),
     ("lite.ui",),
@@ -57,7 +58,7 @@ RANKS: list[tuple[str, ...]] = [
 HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")
 MAY_BE_HEAVY = ("lite.model", "lite.micro.build", "lite.micro.tokenizer", "lite.micro.figures")
 TORCH_FREE = ("lite.text", "lite.tasks", "lite.templates", "lite.records", "lite.artifacts", "lite.knobs", "lite.contracts", "lite.recipe", "lite.unroll", "lite.plan",
-              "lite.runs", "lite.engine", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
+              "lite.runs", "lite.engine", "lite.parallel", "lite.cli", "lite.micro.grammar", "lite.micro.oracle", "lite.micro.splits", "lite.micro.corpus",
               "lite.micro.world", "lite.verbs", "lite.launch", "lite.sweeps", "lite.terminal", "lite.doctor", "lite.validate", "lite.tables", "lite.fit", "lite.sources", "lite.ui", "lite.chat.offers",
               "lite.chat.process", "lite.chat.terminal", "lite.chat.formats", "lite.evaluate.rewardbench", "lite.suites", "lite.after", *(f"lite.export.{name}" for name in ("parts", "rows", "speech", "subject", "licences", "cards", "snippets", "jobs", "folders", "hub")))  # fmt: skip
 

@@ -150,7 +150,7 @@ def score_rows(
     ``reference``: a frozen adapter, none: the base itself. Without a ``reward`` or a ``value`` role theirs are 0 and empty.
     """
     roles = [reference, *([reward] if reward else []), *([value] if value else [])]
-    span = max(len(r.response) for r in rows)
+    span = max((len(r.response) for r in rows), default=0)
     device = bank.base.device
     logp = torch.zeros(len(rows), span, device=device)
     values = torch.zeros(len(rows), span if value else 0, device=device)

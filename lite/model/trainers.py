@@ -20,9 +20,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -31,14 +29,16 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lite.chance import seed_for
 from lite.errors import DivergedError
 from lite.model.bank import AdapterBank
+from lite.model.course import Course
 from lite.model.encoding import Row
 from lite.model.forward import micro_batches
+from lite.model.guard import Guard
 from lite.model.memory import SCORE, TRAIN, Budget
 from lite.model.optim import LossScale, adamw, warmup_cosine
 from lite.model.reported import named
@@ -59,21 +59,6 @@ class Twin(NamedTuple):
     chosen: Row
     rejected: Row
     label: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """How a training goes, whatever is trained. ``batches``: the rows of every optimiser step, in order; ``begin``: the steps done before."""
-
-    batches: Sequence[Sequence[Any]]
-    lr: float
-    warmup: float
-    weight_decay: float
-    max_grad_norm: float
-    micro_tokens: int
-    seed: int  # of dropout
-    folder: Path
-    begin: int = 0
 
 
 class _Steps:
@@ -128,6 +113,7 @@ class _Steps:
         torch.manual_seed(seed_for(self.course.seed, self.step))
         model.train()
         loss = self._through(model, inputs, "train", self.scale.backward)
+        self.course.ranks.add_gradients(self.learning)
         self.scale.unscale(self.learning)
         return loss
 
@@ -141,13 +127,16 @@ class _Steps:
         return named({"loss": float(loss), **found})
 
     def _through(self, model: Any, rows: Sequence[Any], mode: str, then: Callable[[Tensor], None]) -> Tensor:
-        """Rows in micro-batches: ``then`` gets the loss of each; the mean loss of all, and figures of the whole in ``_metrics``."""
-        total = sum(map(self.weight, rows))
+        """Rows in micro-batches: ``then`` gets the loss of each; the mean loss of all, and figures of the whole in ``_metrics``.
+
+        Several ranks go through their rows each, and loss and figures are those of all.
+        """
+        total, own = sum(map(self.weight, rows)), self.own(rows)
 
         def attempt(tokens: int) -> tuple[Tensor, list[list[Any]]]:
             self._metrics[mode].clear()
             loss = torch.zeros((), device=self.accelerator.device)
-            parts = [[rows[i] for i in group] for group in self._groups(rows, tokens)]
+            parts = [[own[i] for i in group] for group in self._groups(own, tokens)]
             for part in parts:
                 share = self.mean_loss(model, part, total)
                 then(share)
@@ -155,15 +144,24 @@ class _Steps:
             return loss, parts
 
         work = TRAIN if mode == "train" else SCORE
-        loss, parts = self.budget.spend(work, self._most(rows), attempt, undo=self._forget_gradients)
+        loss, parts = self.budget.spend(work, self._most(own), attempt, undo=self._forget_gradients)
+        if self.course.ranks.count > 1:
+            loss = torch.tensor(sum(self.course.ranks.gather(float(loss))), device=loss.device)
         if not math.isfinite(loss):
             kind = type(self).__name__.lower()
             raise DivergedError(f"{kind} step {self.step + 1}: the loss is {float(loss)}; lower the learning rate")
+        sums: dict[str, tuple[float, int]] = {}
         for name, values in self._metrics[mode].items():
             if len(values) == len(parts):
                 weights = [sum(self.counts(name, row) for row in part) for part in parts]
-                self._metrics[mode][name] = [sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)]
+                sums[name] = sum(v * w for v, w in zip(values, weights, strict=True)), sum(weights)
+        for name, told in _by_name(self.course.ranks.gather(sums)).items():
+            self._metrics[mode][name] = [sum(value for value, _ in told) / sum(weight for _, weight in told)]
         return loss
+
+    def own(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """Those of a step's rows that go through the model here."""
+        return self.course.ranks.mine(rows)
 
     def _groups(self, rows: Sequence[Any], tokens: int) -> list[list[int]]:
         return micro_batches([self.tokens(row) for row in rows], tokens=tokens)
@@ -252,16 +250,19 @@ class Dpo(_Steps, DPOTrainer):
     def refer(self, rows: Sequence[Twin], done: Callable[[int], None] = lambda n: None) -> None:
         """Take the reference log-probs of rows from the model as it is now. TRL's reference model is a stand-in, so it switches nothing."""
         self.model.eval()
+        own = self.course.ranks.mine(rows)
 
         def attempt(tokens: int) -> None:
-            todo = [row for row in rows if row not in self.reference]
+            todo = [row for row in own if row not in self.reference]
             for group in micro_batches([self.tokens(row) for row in todo], tokens=tokens):
                 part = [todo[i] for i in group]
                 chosen, rejected = self.compute_ref_log_probs(self.model, self.collated(part))
                 self.reference |= dict(zip(part, zip(chosen.tolist(), rejected.tolist(), strict=True), strict=True))
                 done(len(part))
 
-        self.budget.spend(SCORE, self._most(rows), attempt)
+        self.budget.spend(SCORE, self._most(own), attempt)
+        for found in self.course.ranks.gather(self.reference):
+            self.reference |= found
 
     def collated(self, rows: Sequence[Twin]) -> dict[str, Tensor]:
         """The chosen rows, then the rejected ones: (2B, T)"""
@@ -275,8 +276,15 @@ class Dpo(_Steps, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
 
+    def own(self, rows: Sequence[Twin]) -> Sequence[Twin]:
+        return super().own(rows) if not self._sorts else rows if self.course.ranks.number == 0 else []
+
     def _groups(self, rows: Sequence[Twin], tokens: int) -> list[list[int]]:
-        return [list(range(len(rows)))] if set(self.loss_types) & set(ACROSS_PAIRS) else super()._groups(rows, tokens)
+        return [list(range(len(rows)))] if self._sorts and rows else super()._groups(rows, tokens)
+
+    @property
+    def _sorts(self) -> bool:
+        return bool(set(self.loss_types) & set(ACROSS_PAIRS))
 
     def _other_order(self, logits: Tensor, rows: Sequence[Twin], known: Tensor) -> Tensor:
         """What soft labels add to the mean sigmoid loss. logits (2B, T, V); known (B, 2): the reference's log-probs of both responses"""
@@ -299,18 +307,6 @@ class Dpo(_Steps, DPOTrainer):
             for i, row in enumerate(rows)
         ]
         return torch.stack(own)
-
-
-class _Guard(TrainerCallback):
-    """Refuses a gradient that is not finite, before the optimiser sees it."""
-
-    def __init__(self, parameters: list[nn.Parameter], begin: int):
-        self._parameters, self._begin = parameters, begin
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        norms = [p.grad.norm() for p in self._parameters if p.grad is not None]
-        if norms and not torch.stack(norms).isfinite().all():
-            raise DivergedError(f"step {self._begin + state.global_step + 1}: the gradient is not finite; lower the learning rate")
 
 
 @contextmanager
@@ -358,6 +354,10 @@ def dpo_trainer(
         yield _dressed(trainer, bank, role, course)
 
 
+def _by_name(told: Sequence[dict[str, tuple[float, int]]]) -> dict[str, list[tuple[float, int]]]:
+    return {name: [one[name] for one in told if name in one] for name in dict.fromkeys(name for one in told for name in one)}
+
+
 def _settings(bank: AdapterBank, course: Course) -> dict[str, Any]:
     return {
         "output_dir": str(course.folder),
@@ -387,7 +387,7 @@ def _parts(bank: AdapterBank, role: str, course: Course) -> dict[str, Any]:
         "optimizers": (optimizer, schedule),
         "processing_class": deepcopy(bank.base.tokenizer),  # TRL gives it a padding token where it has none
         "train_dataset": Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
-        "callbacks": [_Guard(parameters, course.begin)],
+        "callbacks": [Guard(parameters, course.begin)],
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lite.chance import seed_for
 from lite.errors import Stopped
 from lite.runs.checkpoints import Checkpoint, Checkpoints
+from lite.runs.ranks import ALONE, Ranks
 from lite.runs.shards import Shards, divide
 from lite.tasks import Task
 
@@ -49,7 +50,8 @@ class Desk:
     """Where one piece of work is done: its seeds, its voice, its checkpoints. A stage's has a task besides.
 
     ``stop_asked`` tells whether the user wants the run to end at the next place where nothing is lost; ``resumed`` is the checkpoint
-    that a training goes on from: the figures have been taken back to it already."""
+    that a training goes on from: the figures have been taken back to it already. ``ranks``: the processes that do the work by turns.
+    """
 
     seed: int
     stage: str
@@ -58,6 +60,7 @@ class Desk:
     load_bank: Callable[[], "AdapterBank"]
     stop_asked: Callable[[], bool] = never
     resumed: Checkpoint | None = None
+    ranks: Ranks = ALONE
 
     def seed_for(self, *names: str | int) -> int:
         """The seed of one draw of this stage, by its place."""
@@ -82,9 +85,14 @@ class Desk:
         self.reporter.log(text)
 
     def pause(self) -> None:
-        """A place where the stage may be stopped: raises :class:`Stopped` if the user asked for it."""
-        if self.stop_asked():
+        """A place where the stage may be stopped: raises :class:`Stopped` if the user asked for it. All ranks come by it together."""
+        if self.ranks.first(self.stop_asked()):
             raise Stopped
+
+    def pause_inside(self) -> None:
+        """The same, where ranks are each at work of their own: several do not stop there."""
+        if self.ranks.count == 1:
+            self.pause()
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -95,10 +103,12 @@ class Desk:
 
         One is due after every ``every`` steps, after ten minutes, and before a stop.
         """
-        if self.stop_asked() or self.checkpoints.due(step, every):
+        stop = self.ranks.first(self.stop_asked())
+        if self.ranks.number == 0 and (stop or self.checkpoints.due(step, every)):
             with self.checkpoints.write(step, of, self.reporter.figures()) as folder:
                 write(folder)
-        self.pause()
+        if stop:
+            raise Stopped
 
     def by_shard(
         self,
@@ -115,23 +125,28 @@ class Desk:
         ``make`` is given positions in ``keys`` and returns a JSON value for each, in order. A value may depend on its key, never on
         the others of its shard. ``name`` names the work inside the stage; work with the same name must be the same work.
         ``groups``: one number per key; neighbours with the same number stay in one shard. ``bar`` is advanced by what is taken over;
-        ``make`` advances it for what it makes.
+        ``make`` advances it for what it makes. Several ranks make a shard each at a time.
         """
         if len(set(keys)) != len(keys):
             raise ValueError(f"{name}: {len(keys)} keys, {len(set(keys))} of them different")
-        shards = Shards(self.ckpt / f"{name}.jsonl")
+        ranks, shards = self.ranks, Shards(self.ckpt / f"{name}.jsonl")
+        shards.rows = ranks.first(shards.rows)
         if shards.dropped:
             self.log(f"{name}: the last shard was written in part or damaged ({shards.dropped} bytes); it is made again")
         if taken := sum(key in shards.rows for key in keys):
             self.log(f"{name}: goes on after {taken} of {len(keys)}")
             if bar:
                 bar.advance(taken)
-        for shard in divide(len(keys), size, groups):
-            todo = [i for i in shard if keys[i] not in shards.rows]
-            if todo:
-                self.pause()
-                made = make(todo)
-                shards.add({keys[i]: value for i, value in zip(todo, made, strict=True)})
+        todo = [left for shard in divide(len(keys), size, groups) if (left := [i for i in shard if keys[i] not in shards.rows])]
+        for begin in range(0, len(todo), ranks.count):
+            self.pause()
+            turn = todo[begin : begin + ranks.count]
+            own = ranks.mine(turn)
+            made = ranks.gather(list(make(own[0])) if own else [])
+            for shard, values in zip(turn, made, strict=False):  # at the end some ranks have none
+                shards.add({keys[i]: value for i, value in zip(shard, values, strict=True)})
+            if bar and (others := sum(map(len, turn)) - sum(map(len, own))):
+                bar.advance(others)
         return [shards.rows[key] for key in keys]
 
 

@@ -1,10 +1,10 @@
-"""How SFT and DPO go through their rows: the course that both give their trainer. Apart from tuning, whose readers need no TRL."""
+"""How SFT and DPO go through their rows: the course that both give their trainer."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from lite.knobs.training import TuneSpec
-from lite.model.trainers import Course
+from lite.model.course import Course
 from lite.stages.bench import Bench
 from lite.stages.tuning import batches, done_before
 
@@ -21,4 +21,5 @@ def course(spec: TuneSpec, rows: Sequence[Any], per_step: int, *, epochs: int, l
         seed=bench.seed_for("dropout"),
         folder=bench.ckpt,
         begin=done_before(bench),
+        ranks=bench.ranks,
     )

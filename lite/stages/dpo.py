@@ -48,10 +48,10 @@ def dpo(spec: DpoSpec, *, pairs: Pairs, policy: Policy | None, prompts: Prompts 
 
             def done(pairs: int) -> None:
                 bar.advance(pairs)
-                bench.pause()
+                bench.pause_inside()
 
             trainer.refer([*learnt, *measured], done=done)
-        shelf = Shelf(spec.compare, bench.ckpt / "compared", len(plan.batches)) if spec.compare else None
+        shelf = Shelf(spec.compare, bench.ckpt / "compared", len(plan.batches), bench.ranks) if spec.compare else None
         training = tune(trainer, spec, len(plan.batches), measured, bank, bench, "dpo: training on pairs", shelf=shelf)
     bank.checkpointing(False)
     chosen = None

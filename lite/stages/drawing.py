@@ -35,7 +35,7 @@ def draw(
             if bar:
                 bar.advance(n, tokens=tokens)
             if left:  # after the last batch the shard is kept first
-                bench.pause()
+                bench.pause_inside()
 
         return generate(
             bank,

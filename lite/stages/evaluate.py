@@ -131,7 +131,7 @@ def _prompt(row: Prompt, model: str, bench: Bench) -> str:
 def _kl(bank: AdapterBank, role: str, rows: Sequence[Row], bench: Bench) -> float:
     """Mean over replies of log p_policy - log p_base, in nats: the KL to the base where replies are drawn from the whole distribution."""
     ours, base = (
-        logprob_rows(bank, rows, role=r, temperature=1.0, micro_tokens=MICRO_TOKENS, pause=bench.pause).sum(1) for r in (role, None)
+        logprob_rows(bank, rows, role=r, temperature=1.0, micro_tokens=MICRO_TOKENS, pause=bench.pause_inside).sum(1) for r in (role, None)
     )
     return float((ours - base).mean())
 
@@ -183,7 +183,7 @@ def _rewards_of(bank: AdapterBank, reward: Reward, texts: Sequence[tuple[str, st
     bank.load(REWARD, reward.adapter)
     bank.head(REWARD).load(reward.head)
     rows = [encode_row(bank.base.tokenizer, *both) for both in texts]
-    rewards = reward_rows(bank, rows, role=REWARD, micro_tokens=MICRO_TOKENS, pause=bench.pause).tolist()
+    rewards = reward_rows(bank, rows, role=REWARD, micro_tokens=MICRO_TOKENS, pause=bench.pause_inside).tolist()
     bank.drop(REWARD)
     return rewards
 

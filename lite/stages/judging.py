@@ -88,7 +88,7 @@ def _seats(spec: PairwiseJudge, groups: Groups, known: Known, bench: Bench, bank
                 yield _Seat(ChoiceJudge("base", form, lambda prompts: _letters(prompts, bank, bench)), form, form == forms[0])
             else:
                 chat = _chat(spec, bench)
-                yield _Seat(EndpointJudge(chat, form, done=lambda _: bench.pause()), form, form == forms[0], chat)
+                yield _Seat(EndpointJudge(chat, form, done=lambda _: bench.pause_inside()), form, form == forms[0], chat)
 
 
 def _scores(spec: PairwiseJudge, groups: Groups, known: Known) -> Scores:
@@ -104,7 +104,7 @@ def _scores(spec: PairwiseJudge, groups: Groups, known: Known) -> Scores:
 
 def _letters(prompts: Sequence[str], bank: AdapterBank, bench: Bench) -> list[tuple[float, float]]:
     asked = [encode_choice(bank.base.tokenizer, prompt) for prompt in prompts]
-    return [(found.a, found.b) for found in letter_logprobs(bank, asked, done=lambda _: bench.pause())]
+    return [(found.a, found.b) for found in letter_logprobs(bank, asked, done=lambda _: bench.pause_inside())]
 
 
 def _chat(spec: PairwiseJudge, bench: Bench) -> Chat:

@@ -50,6 +50,7 @@ from lite.stages.rollouts import (
     appraise,
     divide,
     look,
+    shared_out,
     widest,
     write,
 )
@@ -147,11 +148,13 @@ class Trainer:
         began = time.monotonic()
         which = self._turn(step)
         prompts = [self.prompts[i] for i in which]
-        written = write(spec, self.bank, prompts, [bench.seed_for("rollout", step, k) for k in range(len(which))], self.setting)
+        written = write(
+            spec, self.bank, prompts, [bench.seed_for("rollout", step, k) for k in range(len(which))], self.setting, bench.ranks
+        )
         rolled = time.monotonic()
         lengths = [len(p) + len(g.ids) for p, g in zip(prompts, written, strict=True)]
         plans = [divide(spec, lengths, self._order(step, epoch)) for epoch in range(spec.epochs)]
-        rollouts = look(spec, self.bank, prompts, written, plans[0], self.setting)
+        rollouts = look(spec, self.bank, prompts, written, plans[0], self.setting, bench.ranks)
         if spec.scale_reward and self.moments is None:  # the policy of the first step is the reference: these are its own replies
             self.moments = Moments.of(rollouts.rewards[rollouts.finished])
         gains = appraise(spec, rollouts, kl_coef=self.control.coef, moments=self.moments)
@@ -250,6 +253,7 @@ class Trainer:
         minibatches = [minibatch for plan in plans for minibatch in plan]
         for minibatch in minibatches:
             terms, peak = self._accumulate(minibatch, rollouts, gains)
+            self.bench.ranks.add_gradients([*self.policy_parameters, *self.value_parameters])
             self.scale.unscale([*self.policy_parameters, *self.value_parameters])
             terms["grad_norm"] = clip_and_check(self.policy_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}")
             terms["value_grad_norm"] = clip_and_check(self.value_parameters, self.spec.max_grad_norm, f"ppo step {step + 1}, value")
@@ -264,17 +268,25 @@ class Trainer:
         """Gradients of one minibatch, micro-batch by micro-batch; its figures, and its largest ratio."""
         rows = torch.tensor([i for group in minibatch for i in group], device=rollouts.keep.device)
         total = rollouts.keep[rows].sum()
+        own = shared_out(minibatch, self.bench.ranks)
 
         def attempt(tokens: int) -> tuple[dict[str, float | Tensor], Tensor]:
             terms: dict[str, float | Tensor] = {}
             ratios: list[Tensor] = []
-            for group in refine(minibatch, [len(row) for row in rollouts.rows], tokens=tokens):
+            for group in refine(own, [len(row) for row in rollouts.rows], tokens=tokens):
                 part, ratio = self._backward(group, rollouts, gains, total)
                 terms = {name: terms.get(name, 0.0) + value for name, value in part.items()}
                 ratios.append(ratio)
-            return terms, torch.stack(ratios).max()
+            return terms, torch.stack(ratios).max() if ratios else torch.zeros((), device=rows.device)
 
-        return self.bank.budget.spend(TRAIN, widest(minibatch, rollouts.rows), attempt, undo=self.optimizer.zero_grad)
+        terms, peak = self.bank.budget.spend(TRAIN, widest(own, rollouts.rows), attempt, undo=self.optimizer.zero_grad)
+        return (terms, peak) if self.bench.ranks.count == 1 else self._of_all(terms, peak)
+
+    def _of_all(self, terms: dict[str, float | Tensor], peak: Tensor) -> tuple[dict[str, float | Tensor], Tensor]:
+        """Everybody's shares of the figures together."""
+        told = self.bench.ranks.gather(({name: float(value) for name, value in terms.items()}, float(peak)))
+        names = dict.fromkeys(name for part, _ in told for name in part)
+        return {name: sum(part.get(name, 0.0) for part, _ in told) for name in names}, peak.new_tensor(max(one for _, one in told))
 
     def _backward(self, group: list[int], rollouts: Rollouts, gains: Advantages, total: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Add one micro-batch's gradients; its share of the minibatch's figures, and its largest ratio."""
@@ -321,9 +333,10 @@ class Best:
         if not self.prompts:
             return
         seeds = [self.bench.seed_for("dev", k) for k in range(len(self.prompts))]
-        written = write(self.spec, self.bank, self.prompts, seeds, self.setting)
+        written = write(self.spec, self.bank, self.prompts, seeds, self.setting, self.bench.ranks)
         lengths = [len(p) + len(g.ids) for p, g in zip(self.prompts, written, strict=True)]
-        rollouts = look(self.spec, self.bank, self.prompts, written, divide(self.spec, lengths, range(len(lengths))), self.setting)
+        plan = divide(self.spec, lengths, range(len(lengths)))
+        rollouts = look(self.spec, self.bank, self.prompts, written, plan, self.setting, self.bench.ranks)
         scores = torch.where(rollouts.finished, rollouts.rewards, rollouts.rewards.min().expand_as(rollouts.rewards))
         found = float(scores.mean())
         if not self.rewards or found > max(self.rewards.values()):

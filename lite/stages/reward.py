@@ -26,6 +26,7 @@ from lite.objectives import metrics
 from lite.objectives.preference import bradley_terry, center_penalty, preference_probability
 from lite.records import Pair
 from lite.runs.publish import write_json
+from lite.runs.ranks import Ranks
 from lite.stages.bench import Bench
 from lite.stages.tuning import held_out_ids
 from lite.text.dialogue import STOP
@@ -61,7 +62,7 @@ def reward(spec: RewardSpec, *, pairs: Pairs, out: Path, bench: Bench) -> Reward
         return [Encoded(row(p, p.chosen), row(p, p.rejected), p.label) for p in kept]
 
     _train(spec, encoded([p for p in rows if p.id not in held_out]), bank, bench)
-    measured = measure(bank, encoded([p for p in rows if p.id in held_out]), micro_tokens=spec.micro_tokens, pause=bench.pause)
+    measured = measure(bank, encoded([p for p in rows if p.id in held_out]), micro_tokens=spec.micro_tokens, pause=bench.pause_inside)
     bank.checkpointing(False)
     bank.save(ROLE, out / "adapter")
     bank.head(ROLE).save(out / "head.safetensors")
@@ -101,7 +102,11 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             batch = [pairs[i] for i in order[k * spec.batch_pairs : (k + 1) * spec.batch_pairs]]
             set_rate(optimizer, warmup_cosine(step, total, warmup))
             most = min(spec.micro_tokens, 2 * len(batch) * max(pair.longest for pair in batch))
-            loss, accuracy = bank.budget.spend(TRAIN, most, partial(_accumulate, spec, batch, bank, scale), undo=optimizer.zero_grad)
+            loss, accuracy = bank.budget.spend(
+                TRAIN, most, partial(_accumulate, spec, batch, bank, scale, bench.ranks), undo=optimizer.zero_grad
+            )
+            loss, accuracy = (sum(shares) for shares in zip(*bench.ranks.gather((loss, accuracy)), strict=True))
+            bench.ranks.add_gradients(parameters)
             scale.unscale(parameters)
             norm = clip_and_check(parameters, spec.max_grad_norm, f"reward step {step + 1}")
             optimizer.step()
@@ -112,11 +117,14 @@ def _train(spec: RewardSpec, pairs: list[Encoded], bank: AdapterBank, bench: Ben
             bench.keep(step + 1, total, save, every=spec.save_every)
 
 
-def _accumulate(spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, scale: LossScale, micro_tokens: int) -> tuple[float, float]:
-    """Gradients of the batch's mean loss, micro-batch by micro-batch; loss and accuracy of the whole batch."""
+def _accumulate(
+    spec: RewardSpec, batch: list[Encoded], bank: AdapterBank, scale: LossScale, ranks: Ranks, micro_tokens: int
+) -> tuple[float, float]:
+    """Gradients of the batch's mean loss, micro-batch by micro-batch; loss and accuracy of the batch. Of several ranks: my shares of them."""
     loss = hits = 0.0
-    for group in micro_batches([2 * pair.longest for pair in batch], tokens=micro_tokens):
-        part = [batch[i] for i in group]
+    own = ranks.mine(batch)
+    for group in micro_batches([2 * pair.longest for pair in own], tokens=micro_tokens):
+        part = [own[i] for i in group]
         texts = collate([p.chosen for p in part] + [p.rejected for p in part], pad_id=bank.base.pad_id, device=bank.base.device)
         label = torch.tensor([p.label for p in part], device=bank.base.device)
         with bank.using(ROLE, training=True) as trunk:

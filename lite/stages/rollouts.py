@@ -13,12 +13,13 @@ from torch import Tensor
 from lite.knobs.ppo import PpoSpec
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
-from lite.model.forward import collate, hidden_states, micro_batches, refine, response_logprobs, response_values, score_rows
+from lite.model.forward import Scores, collate, hidden_states, micro_batches, refine, response_logprobs, response_values, score_rows
 from lite.model.generate import Decoding, Generated, generate
 from lite.model.memory import TRAIN
 from lite.objectives.masks import row_sums, standardize
 from lite.objectives.ppo import KL, gae, kl_k1, shape_rewards
 from lite.objectives.scores import Moments
+from lite.runs.ranks import ALONE, Ranks
 from lite.text.clean import decode_reply
 from lite.text.dialogue import STOP
 
@@ -72,14 +73,24 @@ class Advantages(NamedTuple):
     kl: Tensor  # (N,) KL to the reference per response, in nats (k1: unbiased)
 
 
-def write(spec: PpoSpec, bank: AdapterBank, prompts: Sequence[Ids], seeds: Sequence[int], setting: Setting = STAGE) -> list[Generated]:
+def write(
+    spec: PpoSpec, bank: AdapterBank, prompts: Sequence[Ids], seeds: Sequence[int], setting: Setting = STAGE, ranks: Ranks = ALONE
+) -> list[Generated]:
     """One response of the policy per prompt, from the whole distribution at the recipe's temperature."""
     decoding = Decoding(spec.max_new_tokens, spec.temperature, stop=setting.stop)
-    return generate(bank, POLICY, prompts, seeds=seeds, decoding=decoding, rows=spec.rollout_rows)
+    own = ranks.mine(prompts)
+    written = generate(bank, POLICY, own, seeds=ranks.mine(seeds), decoding=decoding, rows=spec.rollout_rows) if own else []
+    return ranks.dealt(written)
 
 
 def look(
-    spec: PpoSpec, bank: AdapterBank, prompts: Sequence[Ids], written: Sequence[Generated], plan: Groups, setting: Setting = STAGE
+    spec: PpoSpec,
+    bank: AdapterBank,
+    prompts: Sequence[Ids],
+    written: Sequence[Generated],
+    plan: Groups,
+    setting: Setting = STAGE,
+    ranks: Ranks = ALONE,
 ) -> Rollouts:
     """Score finished responses: reference, value and reward in one mixed pass; the policy in the very passes of the first epoch.
 
@@ -92,18 +103,21 @@ def look(
     device = bank.base.device
     keep = torch.arange(max(len(r.response) for r in rows))[None] < torch.tensor([len(r.response) for r in rows])[:, None]
     separate = VALUE if spec.value == "separate" else None
+    own = ranks.mine(range(len(rows)))
     scored = score_rows(
         bank,
-        rows,
+        [rows[i] for i in own],
         reward=None if setting.rewards else REWARD,
         value=separate,
         temperature=spec.temperature,
         micro_tokens=spec.micro_tokens,
         reference=REFERENCE if REFERENCE in bank.names else None,
     )
+    if ranks.count > 1:
+        scored = _of_all(scored, own, keep.shape, ranks)
     logp, entropy, joint = (torch.zeros(keep.shape, device=device) for _ in range(3))
 
-    groups = [group for minibatch in plan for group in minibatch]
+    groups = [part for minibatch in plan for part in shared_out(minibatch, ranks)]
 
     def remember(tokens: int) -> None:
         for group in refine(groups, [len(r) for r in rows], tokens=tokens):
@@ -117,6 +131,7 @@ def look(
                 joint[index, :span] = response_values(hidden, bank.head(VALUE), batch).detach()
 
     bank.budget.spend(TRAIN, widest(groups, rows), remember)
+    ranks.add([logp, entropy, joint])
     rewards = scored.rewards
     if setting.rewards:
         rewards = torch.tensor(setting.rewards(prompts, [setting.reply(g.text) for g in written]), device=device)
@@ -133,9 +148,24 @@ def look(
     )
 
 
+def _of_all(scored: Scores, own: Sequence[int], shape: torch.Size, ranks: Ranks) -> Scores:
+    """Everybody's scores, each in its rows; (N, R) even where a rank's own responses are shorter."""
+    whole = Scores(scored.reference.new_zeros(shape), scored.values.new_zeros(shape), scored.rewards.new_zeros(shape[0]))
+    for to, given in zip(whole[:2], scored[:2], strict=True):
+        to[own, : given.shape[1]] = given
+    whole.rewards[own] = scored.rewards
+    ranks.add(whole)
+    return whole
+
+
+def shared_out(minibatch: Sequence[Sequence[int]], ranks: Ranks) -> list[list[int]]:
+    """My part of each micro-batch; the same in scoring and in training."""
+    return [part for group in minibatch if (part := ranks.mine(group))]
+
+
 def widest(groups: Sequence[Sequence[int]], rows: Sequence[Row]) -> int:
-    """Tokens of the largest micro-batch, padding included."""
-    return max(len(group) * max(len(rows[i]) for i in group) for group in groups)
+    """Tokens of the largest micro-batch, padding included; 0 if there is none."""
+    return max((len(group) * max(len(rows[i]) for i in group) for group in groups), default=0)
 
 
 def appraise(spec: PpoSpec, rollouts: Rollouts, *, kl_coef: float, moments: Moments | None) -> Advantages:

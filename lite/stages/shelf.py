@@ -15,6 +15,7 @@ from lite.artifacts import Policy, Prompts
 from lite.knobs.rounds import CompareSpec
 from lite.model.bank import AdapterBank
 from lite.model.state import load_weights, save_weights
+from lite.runs.ranks import ALONE, Ranks
 from lite.stages.answers import answers, head_to_head, scored
 from lite.stages.bench import Bench
 
@@ -25,20 +26,23 @@ class Chosen(NamedTuple):
 
 
 class Shelf:
-    """Adapters of one training on disk, by step, until one is chosen. A step that is done again after a stop puts down the same weights."""
+    """Adapters of one training on disk, by step, until one is chosen. A step that is done again after a stop puts down the same weights.
 
-    def __init__(self, spec: CompareSpec, folder: Path, steps: int):
-        self._spec, self._folder, self._steps = spec, folder, steps
+    Of several ranks the first has the shelf: what an earlier process put down lies in its folder alone.
+    """
+
+    def __init__(self, spec: CompareSpec, folder: Path, steps: int, ranks: Ranks = ALONE):
+        self._spec, self._folder, self._steps, self._ranks = spec, folder, steps, ranks
 
     def put(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        if step % self._spec.every == 0 or step == self._steps:
+        if self._ranks.number == 0 and (step % self._spec.every == 0 or step == self._steps):
             self._folder.mkdir(exist_ok=True)
             save_weights(self._folder / f"{step}.safetensors", weights)
 
     def choose(self, role: str, judge: Policy | None, prompts: Prompts, bank: AdapterBank, bench: Bench) -> Chosen:
         """Leave the best adapter under ``role``."""
         spec, rows = self._spec, prompts.rows("dev")[: self._spec.prompts]
-        steps = sorted(int(file.stem) for file in self._folder.glob("*.safetensors"))
+        steps = self._ranks.first(sorted(int(file.stem) for file in self._folder.glob("*.safetensors")))
         written = []
         with bench.progress(len(steps) * len(rows) * (1 + spec.judging.draws), "texts", "dpo: checkpoints compared") as bar:
             for step in steps:
@@ -56,4 +60,4 @@ class Shelf:
         return Chosen(kept, contests)
 
     def _weights(self, step: int) -> dict[str, Tensor]:
-        return load_weights(self._folder / f"{step}.safetensors")
+        return self._ranks.first(load_weights(self._folder / f"{step}.safetensors") if self._ranks.number == 0 else {})

@@ -105,7 +105,7 @@ class Server:
             def done(n: int) -> None:
                 if bar:
                     bar.advance(n)
-                bench.pause()  # what is answered is in the cache
+                bench.pause_inside()  # what is answered is in the cache
 
             found = chat.ask([Question(prompts[i], seeds[i]) for i in which], done=done)
             if refused := [answer for answer in found if isinstance(answer, Unreadable)]:

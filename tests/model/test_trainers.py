@@ -15,10 +15,11 @@ from lite.errors import DivergedError
 from lite.knobs import LoraSpec
 from lite.knobs.training import DpoLoss
 from lite.model.bank import AdapterBank
+from lite.model.course import Course
 from lite.model.encoding import Row
 from lite.model.forward import logprob_rows
 from lite.model.optim import LossScale
-from lite.model.trainers import Course, Twin, dpo_trainer, sft_trainer
+from lite.model.trainers import Twin, dpo_trainer, sft_trainer
 
 from .conftest import LORA, add, gradient, logits, stir
 

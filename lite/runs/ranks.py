@@ -1,0 +1,116 @@
+"""Several processes with one recipe: who does what, and how what they did comes together. Data-parallel only; torch is fetched at need.
+
+Every rank holds the whole base and every adapter. Rows are dealt out by turns, gradients are summed (the losses are shares of the whole
+batch's mean already, so the sum is the gradient of one process), and rank 0 alone writes. What rows a rank computes depends on nothing
+but its number, and every decision that could differ between ranks is rank 0's.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Item = TypeVar("Item")
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
+PATIENCE = timedelta(hours=24)
+"""A rank may wait as long as another one writes a shard."""
+
+
+class Ranks:
+    """One process alone: it is the first, and what several would do by turns it does."""
+
+    number, count = 0, 1
+
+    def mine(self, items: Iterable[Item]) -> list[Item]:
+        """Every ``count``-th of the items, from my number on."""
+        return list(items)[self.number :: self.count]
+
+    def gather(self, value: Item) -> list[Item]:
+        """Everybody's value, by rank; the same for all."""
+        return [value]
+
+    def dealt(self, own: Sequence[Item]) -> list[Item]:
+        """The results for all items, in their order, from everybody's for :meth:`mine`."""
+        parts = self.gather(list(own))
+        return [parts[i % self.count][i // self.count] for i in range(sum(map(len, parts)))]
+
+    def first(self, value: Item) -> Item:
+        """What rank 0 says."""
+        return value
+
+    def add(self, tensors: Sequence["Tensor"]) -> None:
+        """Every tensor becomes the sum of everybody's, in place."""
+
+    def add_gradients(self, parameters: Iterable["nn.Parameter"]) -> None:
+        """Every gradient becomes the sum of everybody's; a missing one counts as 0."""
+
+
+class Group(Ranks):
+    """One of several processes that a launcher started."""
+
+    def __init__(self, number: int, count: int):
+        self.number, self.count = number, count
+
+    def gather(self, value: Item) -> list[Item]:
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return found
+
+    def first(self, value: Item) -> Item:
+        import torch.distributed as dist
+
+        found = [value]
+        dist.broadcast_object_list(found, src=0)
+        return found[0]
+
+    def add(self, tensors: Sequence["Tensor"]) -> None:
+        import torch.distributed as dist
+
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+    def add_gradients(self, parameters: Iterable["nn.Parameter"]) -> None:
+        import torch
+
+        learning = list(parameters)
+        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten().float() for p in learning])
+        self.add([flat])
+        for p, grad in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
+            p.grad = grad.view_as(p).to(p.dtype)
+
+
+ALONE = Ranks()
+
+
+def several() -> bool:
+    """Whether a launcher (accelerate, torchrun) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def launched() -> int:
+    """My number among them; 0 for the first, and for one alone."""
+    return int(os.environ.get("RANK", "0")) if several() else 0
+
+
+def join() -> Ranks:
+    """Meet the other processes that a launcher started; alone if there are none.
+
+    What tells of them is taken out of the environment: the trainers that lite borrows would deal out the same rows once more.
+    """
+    if not several():
+        return ALONE
+    import torch
+    import torch.distributed as dist
+
+    number, count = launched(), int(os.environ["WORLD_SIZE"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", rank=number, world_size=count, timeout=PATIENCE)
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
+    return Group(number, count)
