@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lite.fit import sizes
 from lite.fit.shape import Unknown, cached_config, shape_of
-from lite.knobs import BaseSpec, base_of
+from lite.knobs import BaseSpec, base_of, served
 from lite.plan import tiny_folder
 from lite.recipe import Recipe
 from lite.runs import env
@@ -16,7 +16,7 @@ def bases(recipe: Recipe, only: Iterable[str] | None = None) -> dict[BaseSpec, l
     wanted = None if only is None else set(only)
     found: dict[BaseSpec, list[str]] = {}
     for stage in recipe.stages:
-        if stage.contract.uses_base and (wanted is None or stage.id in wanted):
+        if stage.contract.uses_base and not served(stage.spec) and (wanted is None or stage.id in wanted):
             found.setdefault(base_of(stage.spec, recipe.base), []).append(stage.id)
     return found
 
