@@ -1,0 +1,121 @@
+"""The documents: every command in them is executed, every recipe and task in them is read, every link leads somewhere."""
+
+import ast
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lite import recipe
+from lite.cli import app, spell_out_resume
+from lite.plan import plan
+from lite.tasks import Task
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+REAL = ("ls", "show", "validate", "plan", "cp", "ps", "gc")
+"""Verbs that are cheap: executed as they stand. `run` is planned only; of all others the help is asked for, which finds a wrong name or option."""
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    return [text for language, text in found if language in languages]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(page, words after `lite`) of every line that starts lite, in the order of the pages."""
+    found = []
+    for page in PAGES:
+        for line in "\n".join(blocks(page, "bash", "sh")).splitlines():
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                if words and Path(words[0]).name == "lite":
+                    found.append((page.name, words[1:]))
+                elif words[:3] == ["python", "-m", "lite.cli"]:
+                    found.append((page.name, words[3:]))
+    return found
+
+
+def cheaply(words: list[str]) -> list[str]:
+    verb = words[0] if words else "--help"
+    if verb == "run":
+        return [*words, "--dry-run"]
+    return words if verb in REAL or "--help" in words or verb.startswith("-") else [*words, "--help"]
+
+
+def test_every_page_is_about_something_that_can_be_run():
+    pages = {page for page, _ in commands()}
+    assert {"README.md", "rlcd.md", "self-rewarding.md", "ppo.md", "writing-a-task.md", "writing-a-recipe.md"} <= pages
+    assert {"reading-a-report.md", "security.md", "beyond-one-gpu.md"} <= pages
+
+
+@pytest.fixture
+def place(fakes, tmp_path, monkeypatch) -> Path:
+    """A working directory such as a reader has: the repository's recipes, and a finished run."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name in ("recipes", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+    outcome = fakes.go(text=(ROOT / "recipes/tiny_rlcd_helpful.yaml").read_text(encoding="utf-8"))
+    assert outcome.state == "done"
+    (tmp_path / "runs").rename(folder / "runs")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda part: part if isinstance(part, str) else " ".join(part)[:60])
+def test_a_command_works(page, words, place):
+    if "my_recipe.yaml" in words and words[0] != "cp":
+        shutil.copyfile(ROOT / "recipes/tiny_rlcd_helpful.yaml", place / "my_recipe.yaml")
+    done = CliRunner().invoke(app, spell_out_resume(cheaply(words)))
+    assert done.exit_code == 0, f"{page}: lite {' '.join(words)}\n{done.output}"
+
+
+def test_recipes_and_tasks_in_the_pages_are_good():
+    recipes = tasks = 0
+    for page in PAGES:
+        for text in blocks(page, "yaml"):
+            found = yaml.safe_load(text)
+            if isinstance(found, dict) and "stages" in found:
+                assert plan(recipe.loads(text, where=page.name)), page.name
+                recipes += 1
+            elif isinstance(found, dict) and "phrases" in found:
+                Task.model_validate(found)
+                tasks += 1
+    assert recipes >= 2
+    assert tasks == 1
+
+
+def test_python_in_the_pages_asks_for_names_that_exist():
+    import lite
+
+    for page in PAGES:
+        for text in blocks(page, "python"):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ImportFrom) and node.module == "lite":
+                    assert {alias.name for alias in node.names} <= set(lite.PUBLIC), page.name
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "lite":
+                    assert node.attr in lite.PUBLIC, page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+    for name in re.findall(r"(?:recipes|examples)/[\w/.-]+\.(?:ya?ml|py)", text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_accelerate_configurations_are_read_by_accelerate():
+    config = pytest.importorskip("accelerate.commands.config.config_args")
+    kinds = {
+        path.stem: config.load_config_from_file(str(path)).distributed_type.value for path in (ROOT / "examples/accelerate").glob("*.yaml")
+    }
+    assert kinds == {"ddp": "MULTI_GPU", "fsdp_qlora": "FSDP"}
+    assert yaml.safe_load((ROOT / "examples/sky.yaml").read_text(encoding="utf-8"))["run"]
