@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -155,6 +156,15 @@ def test_two_active_adapters_are_refused(tmp_path):
     model.add_adapter("other", LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     model.base_model.set_adapter(["default", "other"])
     with pytest.raises(PreconditionError, match="one adapter is to be active"):
+        PPO(model, tokenizer=AutoTokenizer.from_pretrained(BASE_DIR), reward=count_words).train(PROMPTS, out=tmp_path, quiet=True)
+
+
+def test_a_4_bit_model_that_was_repacked_is_refused(tmp_path):
+    """After its first answer on a CPU with AVX512-BF16 its layers run a kernel without gradients."""
+    model = load_base(BaseSpec(model="tiny", device="cpu")).model
+    layer = next(module for module in model.modules() if isinstance(module, Linear4bit))
+    layer.weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(PreconditionError, match="load it anew"):
         PPO(model, tokenizer=AutoTokenizer.from_pretrained(BASE_DIR), reward=count_words).train(PROMPTS, out=tmp_path, quiet=True)
 
 
