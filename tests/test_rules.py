@@ -48,11 +48,11 @@ RANKS: list[tuple[str, ...]] = [
     ("lite.engine", "lite.doctor"),
     ("lite.parallel",),
     ("lite.chat", "lite.export", "lite.suites"),
-    ("lite.library",),
     ("lite.ui",),
     ("lite.terminal",),
     ("lite.launch",),
     ("lite.verbs", "lite.sweeps", "lite.after"),
+    ("lite.library",),
     ("lite.cli",),
 ]
 HEAVY = ("transformers", "peft", "bitsandbytes", "unsloth")

@@ -3,11 +3,9 @@
 from contextlib import nullcontext
 from pathlib import Path
 
-from lite import engine, recipe
+from lite import engine, launch, recipe
 from lite.errors import RecipeError
-from lite.fit.cards import this_card
-from lite.fit.preflight import preflight
-from lite.plan import compare, plan
+from lite.launch import Wish
 from lite.runs import locks, read
 from lite.runs.progress import Screen
 
@@ -30,21 +28,18 @@ def run(
     resume: go on with the latest run of the recipe, if there is one     offline: use cached models only
     Raises the :class:`~lite.errors.LiteError` that ended the run; its folder is kept, to be gone on with.
     """
-    folder = Path(runs)
-    path = recipe.find(str(name))
-    if len(combinations := recipe.combinations(path, overrides)) > 1:
-        raise RecipeError(str(name), [f"a sweep of {len(combinations)} runs; give one value per place, such as seed=17"])
-    loaded = recipe.load(path, combinations[0])
+    folder, path = Path(runs), recipe.find(str(name))
+    if len(wanted := recipe.combinations(path, overrides)) > 1:
+        raise RecipeError(str(name), [f"a sweep of {len(wanted)} runs; give one value per place, such as seed=17"])
     old = read.latest(folder, path.stem) if resume else None
-    statuses = compare(plan(loaded), old.stages() if old else ())
-    preflight(loaded, [s.node for s in statuses], runs=folder, only=[s.node.id for s in statuses if s.state == "run"])
+    it = launch.ready(path, wanted[0], Wish(folder, label, resume=old.name if old else None, offline=offline))
+    launch.refuse_what_cannot_fit(it)
     engine.prepare_environment(offline=offline)
     screen = Screen(quiet=quiet)
-    card = loaded.base.device != "cpu" and this_card() is not None
-    with locks.held(locks.gpu_name(), queue=False, say=screen.say) if card else nullcontext(lambda run: None) as holds:
-        text = path.read_text(encoding="utf-8")
+    gpu = locks.held(locks.gpu_name(), queue=False, say=screen.say) if it.wants_gpu else nullcontext(lambda run: None)
+    with gpu as holds:
         tools = engine.Tools(holds=holds)
-        outcome = engine.execute(loaded, text, combinations[0], runs=folder, label=label, resume=old, screen=screen, tools=tools)
+        outcome = engine.execute(it.loaded, it.text, it.overrides, runs=folder, label=label, resume=it.old, screen=screen, tools=tools)
     if outcome.cause:
         raise outcome.cause
     return outcome.run
