@@ -99,7 +99,7 @@ def _sites(recipe: Recipe, nodes: Sequence[Node]) -> list[tuple[Node, Site | Unk
     found: list[tuple[Node, Site | Unknown]] = []
     for node in nodes:
         base = base_of(node.spec, recipe.base)
-        shape = shapes[base]
+        shape = Unknown("a server writes") if served(node.spec) else shapes[base]
         found.append((node, shape if isinstance(shape, Unknown) else Site(shape, base, by_id)))
     return found
 

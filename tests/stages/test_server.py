@@ -140,3 +140,13 @@ def test_the_base_of_the_run_is_no_part_of_what_a_server_writes():
     assert first["contrast"] != nodes("contrast.server.model=bigger")["contrast"]
     with pytest.raises(RecipeError, match="exclude each other"):
         nodes("contrast.base.model=tiny")
+
+
+def test_what_a_server_writes_takes_no_memory_of_this_card():
+    from lite.fit.estimate import estimate, ways
+
+    text = RECIPE.replace("- reward", "- reward: {checkpointing: true}")
+    big = recipe.loads(text, ["base.model=huggyllama/llama-7b", "contrast.batch_rows=4096"], name="small")
+    fits = {fit.id: fit for fit in estimate(big, plan(big), card_gib=8)}
+    assert all(fit.fits for fit in fits.values())
+    assert not any("contrast" in way for way in ways(big, plan(big), 6))
