@@ -242,7 +242,7 @@ def export(
         print(made.path)
         say(f"{made.what} of {made.subject.stage.id}: {len(made.files())} files, {_size(sum(made.files().values()))}")
         if made.licence.id is None:
-            say(f"the licence of {made.subject.base_name} could not be read; look it up before you pass this on")
+            say(f"the licence of {made.licence.of or made.subject.base_name} could not be read; look it up before you pass this on")
         if address:
             say(f"pushed: {address}")
 

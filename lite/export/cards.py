@@ -236,6 +236,8 @@ def _provenance(subject: Subject) -> str:
         elif stage.kind in ("contrast", "respond", "score", "judge", "instruct"):
             base = base_of(stage.spec, subject.recipe.base)
             writer = subject.base_name if base == subject.base else without_places(base.model)
+            if server := getattr(stage.spec, "server", None):
+                writer = f"{without_places(server.model)}, on a server"
             policy = stage.inputs.get("policy")
             said.append(f"- `{stage.id}`: written by {f'`{policy}`, a model of this run' if policy else writer}")
     labelled = {str(getattr(s.spec, "source", "")) for s in subject.history if s.kind in ("preferences", "seed")}

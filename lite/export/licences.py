@@ -9,7 +9,7 @@ import yaml
 
 from lite.artifacts import Pairs
 from lite.export.subject import Subject
-from lite.knobs.writing import PreferencesSpec
+from lite.knobs.writing import ContrastSpec, PreferencesSpec, RespondSpec
 from lite.sources import reach
 
 LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*")
@@ -63,7 +63,10 @@ def licence_of(subject: Subject, folder: Path | None, ask: Ask = reach.card) -> 
 
 
 def source_licence(subject: Subject) -> Licence | None:
-    """Of pairs that no model of the run wrote: that of where they are from. None for everything else."""
+    """Of pairs that no model of the run wrote: that of where they are from; what a server wrote has its model's, which cannot be read from
+    here. None for everything else."""
+    if subject.stage.contract.gives is Pairs and (server := server_of(subject)):
+        return Licence(None, of=server)
     source = next((str(s.spec.source) for s in subject.history if isinstance(s.spec, PreferencesSpec)), None)
     if source is None or any(kind in WRITERS for kind in subject.kinds) or subject.stage.contract.gives is not Pairs:
         return None
@@ -71,6 +74,12 @@ def source_licence(subject: Subject) -> Licence | None:
         return Licence(OURS["license"], of="the embedded world of lite")
     dataset, id = PROMPTS.get(source, ("the rows' source", None))
     return Licence(id, of=dataset)
+
+
+def server_of(subject: Subject) -> str | None:
+    """The model behind the address that wrote what the stage came from, by the server's name for it."""
+    specs = [stage.spec for stage in subject.history]
+    return next((spec.server.model for spec in specs if isinstance(spec, ContrastSpec | RespondSpec) and spec.server), None)
 
 
 def _licence(said: Mapping[str, Any]) -> Licence:

@@ -240,6 +240,18 @@ def test_pairs_that_no_model_of_the_run_wrote_have_their_sources_licence(run):
         assert found and (found.id, found.of) == expected and expected[1] in found.sentence("the base")
 
 
+def test_pairs_that_a_server_wrote_name_its_model_and_no_licence_of_the_base(run):
+    text = run.folder.resolved.read_text(encoding="utf-8")
+    loaded = yaml.safe_load(text)
+    loaded["stages"][1]["contrast"]["server"] = {"base_url": "http://127.0.0.1:9/v1", "model": "big/model"}
+    run.folder.resolved.write_text(yaml.safe_dump(loaded), encoding="utf-8")
+    made = export(run, "dataset", ask=no_card)
+    card = (made.path / "README.md").read_text(encoding="utf-8")
+    assert made.licence.id is None
+    assert "`contrast`: written by big/model, on a server" in card
+    assert "The licence of big/model could not be read" in card
+
+
 def _with_preferences(text: str, source: str) -> str:
     """The recipe with a preferences stage in the place of its contrast stage."""
     loaded = yaml.safe_load(text)
