@@ -1,9 +1,17 @@
-"""The documents: every command in them is executed, every recipe and task in them is read, every link leads somewhere."""
+"""The documents: every command in them is executed, every recipe and task in them is read, every link leads somewhere.
+
+What comes after a run is executed as it stands, on a real run. `run` itself is planned here and executed whole by others
+(test_whole, test_whole_self_rewarding, stages/test_parallel, test_notebooks); of what serves or waits the help is asked for.
+"""
 
 import ast
+import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +25,12 @@ from lite.tasks import Task
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-REAL = ("ls", "show", "validate", "plan", "cp", "ps", "gc")
-"""Verbs that are cheap: executed as they stand. `run` is planned only; of all others the help is asked for, which finds a wrong name or option."""
+CHEAP = ("ls", "show", "validate", "plan", "cp", "ps", "gc", "table", "doctor")
+AFTER = ("chat", "generate", "eval", "export")
+SMALL = """
+    prompts.train=16 prompts.dev=2 prompts.test=4 contrast.max_new_tokens=32 reward.epochs=1
+    ppo.steps=1 ppo.rollouts=8 ppo.minibatch=4 ppo.max_new_tokens=24 evaluate.draws=1 evaluate.max_new_tokens=24
+"""
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -41,10 +53,10 @@ def commands() -> list[tuple[str, list[str]]]:
 
 
 def cheaply(words: list[str]) -> list[str]:
-    verb = words[0] if words else "--help"
+    verb = words[0]
     if verb == "run":
         return [*words, "--dry-run"]
-    return words if verb in REAL or "--help" in words or verb.startswith("-") else [*words, "--help"]
+    return words if verb in CHEAP or "--help" in words or verb.startswith("-") else [*words, "--help"]
 
 
 def test_every_page_is_about_something_that_can_be_run():
@@ -67,12 +79,44 @@ def place(fakes, tmp_path, monkeypatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda part: part if isinstance(part, str) else " ".join(part)[:60])
+def told(part: object) -> str:
+    return " ".join(part)[:60] if isinstance(part, list) else str(part)
+
+
+@pytest.mark.parametrize(("page", "words"), [(page, words) for page, words in commands() if words[0] not in AFTER], ids=told)
 def test_a_command_works(page, words, place):
     if "my_recipe.yaml" in words and words[0] != "cp":
         shutil.copyfile(ROOT / "recipes/tiny_rlcd_helpful.yaml", place / "my_recipe.yaml")
     done = CliRunner().invoke(app, spell_out_resume(cheaply(words)))
     assert done.exit_code == 0, f"{page}: lite {' '.join(words)}\n{done.output}"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A working directory with a real run, questions to answer and pairs to judge."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = lite(folder, "run", ROOT / "recipes/tiny_rlcd_helpful.yaml", *shlex.split(SMALL))
+    assert done.returncode == 0, done.stderr
+    (folder / "questions.txt").write_text("How do I bake bread?\nHow do I sew a shirt?\n", encoding="utf-8")
+    pair = {"prompt": "How do I bake bread?", "chosen": "Mix flour and water, then bake it.", "rejected": "No.", "subset": "easy", "id": 1}
+    (folder / "rankings.jsonl").write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    return folder
+
+
+def lite(folder: Path, *words: object, said: str = "") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lite.cli", *map(str, words)]
+    return subprocess.run(command, input=said, capture_output=True, text=True, cwd=folder, env=environment, timeout=600, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "words"), [(page, words) for page, words in commands() if words[0] in AFTER], ids=told)
+def test_a_command_works_on_a_finished_run(page, words, finished):
+    if any(word.startswith("lm-eval:") for word in words):
+        pytest.skip("asks the network for its questions; tests/evaluate/test_harness.py runs tasks of its own")
+    done = lite(finished, *words, said="How do I bake bread?\n/quit\n")
+    assert done.returncode == 0, f"{page}: lite {' '.join(words)}\n{done.stderr}"
+    assert done.stdout.strip()
 
 
 def test_recipes_and_tasks_in_the_pages_are_good():
