@@ -25,7 +25,7 @@ from lite.tasks import Task
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-CHEAP = ("ls", "show", "validate", "plan", "cp", "ps", "gc", "table", "doctor")
+CHEAP = ("ls", "show", "validate", "plan", "cp", "ps", "gc", "doctor")
 AFTER = ("chat", "generate", "eval", "export")
 SMALL = """
     prompts.train=16 prompts.dev=2 prompts.test=4 contrast.max_new_tokens=32 reward.epochs=1
