@@ -17,6 +17,7 @@ from lite import tasks, templates
 from lite.contracts import CONTRACTS, Contract
 from lite.errors import RecipeError
 from lite.knobs import BaseSpec, OwnBase, Spec, base_of, served
+from lite.micro.grammar import FAMILIES
 from lite.recipe import Recipe, Stage
 from lite.runs.publish import file_digest, plain
 from lite.runs.read import StageRecord
@@ -58,6 +59,7 @@ class Node:
 
 
 def plan(recipe: Recipe) -> tuple[Node, ...]:
+    _refuse_what_the_world_cannot_ask(recipe)
     task = task_identity(recipe.task)
     bases = {base: base_identity(base) for base in dict.fromkeys(base_of(stage.spec, recipe.base) for stage in recipe.stages)}
     nodes: list[Node] = []
@@ -66,6 +68,18 @@ def plan(recipe: Recipe) -> tuple[Node, ...]:
         identity = _identity(recipe, stage, task, bases[base_of(stage.spec, recipe.base)], fingerprints)
         nodes.append(Node(number, stage.id, stage.kind, stage.spec, stage.inputs, identity, fingerprint_of(identity)))
     return tuple(nodes)
+
+
+def _refuse_what_the_world_cannot_ask(recipe: Recipe) -> None:
+    """The embedded world asks, and grades, for its own tasks only."""
+    name = tasks.load(recipe.task).name
+    asking = [stage.id for stage in recipe.stages if getattr(stage.spec, "source", None) == "micro"]
+    if asking and name not in FAMILIES:
+        problems = [
+            f"{id}.source: the embedded world (micro) knows the tasks {', '.join(FAMILIES)}, not {name}; name a file: {id}.source=FILE"
+            for id in asking
+        ]
+        raise RecipeError(recipe.name, problems)
 
 
 def _identity(recipe: Recipe, stage: Stage, task: str, base: dict[str, Any], fingerprints: Mapping[str, str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 
 from lite import plan as planning
 from lite import recipe, tasks
+from lite.errors import RecipeError
 from lite.knobs import BaseSpec
 from lite.plan import compare, plan
 from lite.runs.layout import StageFolder
@@ -115,6 +116,18 @@ def test_a_task_file_counts_by_what_it_says_to_the_model(tmp_path):
     (tmp_path / "b.yaml").write_text(text.replace("making no effort to help", "making little effort to help"))
     assert planning.task_identity(str(tmp_path / "a.yaml")) == planning.task_identity("helpful")
     assert planning.task_identity(str(tmp_path / "b.yaml")) != planning.task_identity("helpful")
+
+
+def test_a_task_of_ones_own_is_not_asked_of_the_embedded_world(tmp_path, small_recipe):
+    file = tmp_path / "polite.yaml"
+    file.write_text(
+        '{name: polite, phrases: [{positive: a polite reply, negative: a rude reply}], question: "Which is more polite?"}', encoding="utf-8"
+    )
+    with pytest.raises(RecipeError, match=r"prompts.source=FILE"):
+        plan(recipe.loads(small_recipe, [f"task={file}"]))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "How do I bake bread?"}\n', encoding="utf-8")
+    assert plan(recipe.loads(small_recipe, [f"task={file}", f"prompts.source={rows}"]))
 
 
 def test_what_is_done_is_cached_and_the_rest_says_why(nodes, tmp_path):

@@ -17,10 +17,10 @@ BINS = 10
 BELOW_CHANCE = "below chance"
 
 
-def describe(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The figures of pairs whatever made them. ``labels`` is None where nobody knows which response is better."""
+def describe(pairs: Sequence[Pair], task: str) -> dict[str, Any]:
+    """The figures of pairs of a task, whatever made them. ``labels`` is None where nobody knows which response is better."""
     texts = statistics.report([(p.chosen, p.rejected) for p in pairs])
-    scores = oracle.pair_scores(pairs)
+    scores = oracle.pair_scores(pairs, task)
     return {
         "words": asdict(texts.length) | {"gap": texts.length.gap} if texts.length else None,
         "distinct": texts.distinct,

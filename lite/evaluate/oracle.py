@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lite.micro.grammar import read_ask
+from lite.micro.grammar import FAMILIES, read_ask
 from lite.micro.world import Grade, grade
 from lite.records import Pair, Prompt, Reply
 from lite.text.clean import decode_reply
@@ -29,9 +29,11 @@ def read_prompt(prompt: str) -> list[Turn] | None:
     return turns if turns[-1].role == "human" and read_ask(turns[-1].text) else None
 
 
-def pair_scores(pairs: Sequence[Pair]) -> list[tuple[int, int] | None] | None:
+def pair_scores(pairs: Sequence[Pair], task: str) -> list[tuple[int, int] | None] | None:
     """The scores of (chosen, rejected), None for a pair that the world did not ask; None at all where that is most of them, so
-    that a stray likeness in real dialogues makes no oracle."""
+    that a stray likeness in real dialogues makes no oracle, and for a task that is not the world's: what it would grade is another."""
+    if task not in FAMILIES:
+        return None
     asked = [read_prompt(pair.prompt) for pair in pairs]
     if sum(turns is not None for turns in asked) * 2 <= len(pairs):
         return None

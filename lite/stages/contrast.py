@@ -51,7 +51,7 @@ def contrast(spec: ContrastSpec, *, prompts: Prompts, out: Path, bench: Bench) -
     for pair in pairs[:SHOWN]:
         bench.show(id=pair.id, prompt=pair.prompt, chosen=pair.chosen, rejected=pair.rejected, p_plus=pair.p_plus, p_minus=pair.p_minus)
     write_rows(out / "pairs.jsonl", pairs)
-    report = _report(pairs, pairing.drops(made))
+    report = _report(pairs, pairing.drops(made), bench.task.name)
     write_json(out / "report.json", report)
     bench.log(f"{len(pairs)} pairs of {len(rows)} prompts; dropped: {report['dropped']}")
     return Pairs(out)
@@ -73,12 +73,12 @@ def _draw(spec: ContrastSpec, rows: list[Prompt], sides: list[Contrast], bench: 
     return draw_accepted(writer, texts, how, bench)
 
 
-def _report(pairs: list[Pair], drops: pairing.Drops) -> dict[str, Any]:
+def _report(pairs: list[Pair], drops: pairing.Drops, task: str) -> dict[str, Any]:
     return {
         "pairs": drops.kept,
         "dropped": drops.reasons,
         "dropped_share": drops.share,
         "attempts": dict(sorted(Counter(p.attempts for p in pairs).items())),
         "index": dict(sorted(Counter(p.index for p in pairs).items())),
-        **diagnostics.describe(pairs),
+        **diagnostics.describe(pairs, task),
     }

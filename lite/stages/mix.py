@@ -28,7 +28,7 @@ def mix(spec: MixSpec, *, pairs: Pairs, human: Pairs | None, out: Path, bench: B
     rows = [*taken, *kept]
     write_rows(out / "pairs.jsonl", rows)
     report = {"pairs": len(rows), "human": len(taken), "simulated": len(kept), "dropped": {}}
-    write_json(out / "report.json", report | diagnostics.describe(rows))
+    write_json(out / "report.json", report | diagnostics.describe(rows, bench.task.name))
     bench.log(f"{len(rows)} pairs, {len(taken)} of them labelled by people")
     return Pairs(out)
 

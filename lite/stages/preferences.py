@@ -47,7 +47,7 @@ def preferences(spec: PreferencesSpec, *, prompts: Prompts, out: Path, bench: Be
         bench.show(id=pair.id, prompt=pair.prompt, chosen=pair.chosen, rejected=pair.rejected, label=pair.label)
     write_rows(out / "pairs.jsonl", pairs)
     report = {"pairs": len(pairs), "dropped": dict(dropped), "dropped_share": dropped.total() / (dropped.total() + len(pairs))}
-    report |= {**diagnostics.describe(pairs), **facts}
+    report |= {**diagnostics.describe(pairs, bench.task.name), **facts}
     write_json(out / "report.json", report)
     bench.log(f"{len(pairs)} labelled pairs from {spec.source}; dropped: {dict(dropped) or 'none'}")
     return Pairs(out)

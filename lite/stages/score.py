@@ -78,7 +78,7 @@ def score(spec: ScoreSpec, *, candidates: Candidates | None, pairs: Pairs | None
         "dropped_share": sum(dropped.values()) / (len(found) + sum(dropped.values())) if found or any(dropped.values()) else None,
         "turned": sum(p.turned for p in found) / len(found) if found and spec.what == "pairs" else None,
         "index": dict(sorted(Counter(p.index for p in found).items())),
-        **diagnostics.describe(found),
+        **diagnostics.describe(found, bench.task.name),
     }
     write_json(out / "report.json", report)
     bench.log(f"{len(found)} pairs; dropped: {dropped}")

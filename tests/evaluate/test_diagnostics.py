@@ -36,13 +36,17 @@ def test_polarity_is_the_distance_from_one_half():
 
 
 def test_pairs_of_the_embedded_world_are_held_against_its_oracle():
-    found = describe([pair(GOOD, BAD), pair(BAD, GOOD), pair(BAD, GOOD, 0.5), pair(BAD, " Nobody cares.")])
+    found = describe([pair(GOOD, BAD), pair(BAD, GOOD), pair(BAD, GOOD, 0.5), pair(BAD, " Nobody cares.")], "helpful")
     assert found["labels"]["decided"] == 3
     assert found["labels"]["accuracy"] == pytest.approx(0.5)
     assert found["labels"]["tied"] == 1
     assert found["words"]["gap"] == pytest.approx((10 + 3 * 3) / 4 - (3 + 2 * 10 + 2) / 4)
 
 
+def test_the_oracle_is_silent_about_a_task_that_is_not_its_own():
+    assert describe([pair(GOOD, BAD), pair(BAD, GOOD)], "polite")["labels"] is None
+
+
 @pytest.mark.parametrize("prompt", ["\n\nHuman: What is love?\n\nAssistant:", "no dialogue at all"])
 def test_nobody_knows_about_other_prompts_even_if_one_is_alike(prompt):
-    assert describe([pair(GOOD, BAD, prompt=prompt), pair(GOOD, BAD)])["labels"] is None
+    assert describe([pair(GOOD, BAD, prompt=prompt), pair(GOOD, BAD)], "helpful")["labels"] is None
