@@ -24,7 +24,7 @@ from lite.errors import ArtifactError, DivergedError, LiteError, PreconditionErr
 from lite.knobs import BaseSpec, base_of, served
 from lite.plan import Node, Status, compare, plan, select
 from lite.recipe import Recipe
-from lite.runs import env, process, publish, report, trackers
+from lite.runs import aside, env, process, publish, report, trackers
 from lite.runs.checkpoints import Checkpoint, Checkpoints
 from lite.runs.journal import Journal, StageJournal, clean, now
 from lite.runs.layout import StageFolder
@@ -183,6 +183,7 @@ def execute(
             statuses = select(compare(nodes, records), None, until)
             if any(status.state == "run" for status in statuses):  # an earlier report and end are no longer this run's
                 times = {}
+                _put_aside(resume, journal, statuses, screen)
                 journal.run.report_md.unlink(missing_ok=True)
                 journal.run.report_json.unlink(missing_ok=True)
             artifacts = _stages(recipe, nodes, statuses, journal, screen, tools)
@@ -272,6 +273,14 @@ def _stages(
             screen.say(f"{head}: done in {duration(seconds)}")
         artifacts[node.id] = node.contract.gives(folder.out)
     return artifacts
+
+
+def _put_aside(resume: Run | None, journal: Journal, statuses: Sequence[Status], screen: Screen) -> None:
+    """Keep what a changed recipe replaces."""
+    places = [(status.record, journal.run.stage(status.node.number, status.node.id)) for status in statuses]
+    replaced = [place for record, place in places if not record or record.folder != place]
+    if resume and (kept := aside.put_aside(resume, replaced)):
+        screen.say(f"the recipe changed: what this run had finished otherwise is kept in {kept}")
 
 
 def _reuse(folder: StageFolder, record: StageRecord) -> None:

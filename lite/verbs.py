@@ -109,15 +109,18 @@ def rm(
 
 def gc(
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="also what unfinished runs would go on from")] = False,
+    replaced: Annotated[bool, typer.Option("--replaced", help="also results in whose place a changed recipe put others")] = False,
     copies: Annotated[bool, typer.Option("--copies", help="also the 4-bit copies of bases; `--cache-4bit` makes them again")] = False,
     yes: Yes = False,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
-    """Free the space of what no run needs any more; results are never touched."""
+    """Free the space of what no run needs any more; a run's results are never touched."""
     with told():
         kept = [(Waste(path, f"4-bit copy of {base}"), control.size(path)) for path, base in env.copies().items()]
-        found = [(item, control.size(item.path)) for item in control.waste(runs, read.all_runs(runs), checkpoints=checkpoints)]
+        found = [
+            (item, control.size(item.path)) for item in control.waste(runs, read.all_runs(runs), checkpoints=checkpoints, replaced=replaced)
+        ]
         found += kept if copies else []
         for item, _ in found if yes else ():
             control.delete(item.path)

@@ -227,6 +227,20 @@ def test_figures_are_not_doubled_and_an_old_report_does_not_stay(fakes):
     assert not metrics.exists() or "old" not in metrics.read_text()
 
 
+def test_results_that_a_changed_recipe_replaces_are_kept(fakes, cli):
+    run = fakes.go("ppo.lr=0.1").run
+    before = (run.folder.path / "stages/04-ppo/out/made.txt").read_text()
+    again = fakes.go("ppo.lr=0.5", resume=run).run
+    (kept,) = run.folder.replaced.iterdir()
+    assert sorted(path.name for path in kept.iterdir()) == ["04-ppo", "05-evaluate", "report.json", "report.md"]
+    assert (kept / "04-ppo/out/made.txt").read_text() == before != (run.folder.path / "stages/04-ppo/out/made.txt").read_text()
+    fakes.go("ppo.lr=0.5", resume=again)
+    assert len(list(run.folder.replaced.iterdir())) == 1
+    for words, freed in ((("gc", "--yes"), False), (("gc", "--replaced", "--yes"), True)):
+        assert cli(*words, "--runs", fakes.folder).returncode == 0
+        assert kept.exists() != freed
+
+
 def interrupted_at_step_4(fakes):
     """A run that was stopped in its PPO stage, with a checkpoint of step 2 and one of step 4, and a line of figures after them."""
     fakes.stages.fail["ppo"] = KeyboardInterrupt()

@@ -76,8 +76,9 @@ class Waste(NamedTuple):
     why: str
 
 
-def waste(runs: Path, found: Sequence[Run], *, checkpoints: bool) -> Iterator[Waste]:
-    """What can be deleted without loss of a result; with ``checkpoints`` also what unfinished runs would go on from."""
+def waste(runs: Path, found: Sequence[Run], *, checkpoints: bool, replaced: bool) -> Iterator[Waste]:
+    """What can be deleted without loss of a result; with ``checkpoints`` also what unfinished runs would go on from, with ``replaced``
+    results in whose place a changed recipe put others."""
     for path in sorted(runs.glob(f"{DELETED}*")):
         yield Waste(path, "half-deleted run")
     for run in found:
@@ -90,6 +91,8 @@ def waste(runs: Path, found: Sequence[Run], *, checkpoints: bool) -> Iterator[Wa
         for stage in run.stages():
             if stage.folder.ckpt.is_dir() and (stage.done or checkpoints):
                 yield Waste(stage.folder.ckpt, "checkpoints of a finished stage" if stage.done else "checkpoints of an unfinished stage")
+        for earlier in sorted(run.folder.replaced.glob("*")) if replaced else ():
+            yield Waste(earlier, "results that a changed recipe replaced")
 
 
 def size(path: Path) -> int:

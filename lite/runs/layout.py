@@ -122,6 +122,11 @@ class RunFolder:
         return self.path / "export" / f"{stage}-{what}"
 
     @property
+    def replaced(self) -> Path:
+        """Finished results in whose place a changed recipe put others."""
+        return self.path / "replaced"
+
+    @property
     def votes(self) -> Path:
         return self.path / "votes.jsonl"
 
