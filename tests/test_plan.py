@@ -120,9 +120,8 @@ def test_a_task_file_counts_by_what_it_says_to_the_model(tmp_path):
 
 def test_a_task_of_ones_own_is_not_asked_of_the_embedded_world(tmp_path, small_recipe):
     file = tmp_path / "polite.yaml"
-    file.write_text(
-        '{name: polite, phrases: [{positive: a polite reply, negative: a rude reply}], question: "Which is more polite?"}', encoding="utf-8"
-    )
+    phrase = "{positive: a polite reply, negative: a rude reply, principle: 'Which is more polite?'}"
+    file.write_text(f"{{name: polite, about: manners, phrases: [{phrase}], question: 'Which is more polite?'}}", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"prompts.source=FILE"):
         plan(recipe.loads(small_recipe, [f"task={file}"]))
     rows = tmp_path / "rows.jsonl"
