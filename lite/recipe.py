@@ -326,6 +326,8 @@ def _problem(model: type[Spec], error: Any, place: Any) -> str:
     if error["type"] == "model_type":
         return f"{where}: a mapping such as {{knob: value}} is needed (got {shown(error['input'])})"
     message = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], dict) or "base_url" in error["loc"]:  # an address may hold a key, and so may what stands beside it
+        return f"{where}: {message}"
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         near = hint(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))
         return f"{where}: {message} (got {shown(error['input'])}){near if near.startswith(';') else ''}"  # the choices stand there already

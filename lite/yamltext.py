@@ -10,6 +10,8 @@ import yaml
 from lite.errors import RecipeError
 
 MAX_BYTES = 1_000_000
+SECRETS = re.compile(r"""[^\s'"/]*:[^\s'"]*@|(?<=[\w/])[?#][^\s'"]+""")
+"""Where an address holds a key: before the host, or behind the path."""
 
 
 class Loader(yaml.SafeLoader):
@@ -62,6 +64,6 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """What was there, short enough for one line."""
-    text = repr(value)
+    """What was there, short enough for one line, and without a key."""
+    text = SECRETS.sub("...", repr(value))
     return text if len(text) <= 60 else text[:57] + "..."

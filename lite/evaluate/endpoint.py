@@ -15,7 +15,6 @@ The key is read from an environment variable when a question is asked. It is in 
 import json
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +24,11 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import SplitResult, urlsplit
 
 from lite.errors import PreconditionError, RecipeError
 from lite.evaluate.cache import Answer, AnswerCache, key_of
 from lite.evaluate.pairwise import Unreadable
+from lite.knobs import addresses
 from lite.runs.journal import clean
 
 if TYPE_CHECKING:
@@ -67,14 +66,7 @@ class Endpoint:
     price_completion: float | None = None
 
     def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        problems = []
-        if url.scheme not in ("http", "https") or not url.hostname or not _port_is_right(url):
-            problems.append(
-                f"base_url: {re.sub(r'.*@|[?#].*', '', clean(self.base_url))!r} is no address; write http://HOST:PORT/v1 or https://HOST/v1"
-            )
-        if url.username or url.password or url.query or url.fragment:
-            problems.append("base_url: leave out everything but the address; a key goes into an environment variable that key_env names")
+        problems = [f"base_url: {problem}" for problem in addresses.problems(self.base_url)]
         problems += [f"{name}: should be at least 1" for name in ("max_tokens", "attempts", "concurrency") if getattr(self, name) < 1]
         if problems:
             raise RecipeError("endpoint", problems)
@@ -297,13 +289,6 @@ class Chat:
     def _count(self, **more: int) -> None:
         with self._guard:
             self.usage = replace(self.usage, **{name: getattr(self.usage, name) + n for name, n in more.items()})
-
-
-def _port_is_right(url: SplitResult) -> bool:
-    try:
-        return url.port is None or url.port > 0
-    except ValueError:
-        return False
 
 
 def _delay(attempt: int, after: float | None) -> float:

@@ -12,7 +12,7 @@ NAMES_STAGES: dict[str, Any] = {"names_stages": True}
 
 
 class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)  # an input may hold a key
 
 
 def with_preset(presets: Mapping[str, Mapping[str, Any]], usual: str, given: Any) -> Any:

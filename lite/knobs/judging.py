@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lite.knobs import NAMES_STAGES, NO_EFFECT, OwnBase, Spec, with_preset
+from lite.knobs.addresses import Address
 
 SCORE_PRESETS: Mapping[str, dict[str, Any]] = {
     # RLAIF as Yang et al. 2023 run it: one order, no examples, the odds as they are.
@@ -39,7 +40,7 @@ class ScoreSpec(OwnBase):
 class EndpointSpec(Spec):
     """A chat model behind an OpenAI-compatible address. The key stays in the environment."""
 
-    base_url: str = Field(description="up to the part before /chat/completions, e.g. http://127.0.0.1:8000/v1")
+    base_url: Address = Field(description="up to the part before /chat/completions, e.g. http://127.0.0.1:8000/v1")
     model: str = Field(description="the model's name on that server")
     key_env: str | None = Field(default=None, description="the environment variable that holds the key", json_schema_extra=NO_EFFECT)
     temperature: float | None = Field(default=0.0, ge=0, description="none: not sent, for models that take no temperature")

@@ -5,12 +5,13 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from lite.knobs import NO_EFFECT, BaseSpec, OwnBase, Spec
+from lite.knobs.addresses import Address
 
 
 class ServerSpec(Spec):
     """A base model behind an OpenAI-compatible address, asked to go on with texts (``/completions``). The key stays in the environment."""
 
-    base_url: str = Field(description="up to the part before /completions, e.g. http://127.0.0.1:8000/v1", json_schema_extra=NO_EFFECT)
+    base_url: Address = Field(description="up to the part before /completions, e.g. http://127.0.0.1:8000/v1", json_schema_extra=NO_EFFECT)
     model: str = Field(description="the model's name on that server; an untouched base, as the stage's own would be")
     key_env: str | None = Field(default=None, description="the environment variable that holds the key", json_schema_extra=NO_EFFECT)
     timeout: float = Field(default=600.0, gt=0, description="seconds until a text is asked for again", json_schema_extra=NO_EFFECT)

@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+from pydantic import ValidationError
 
 from lite import recipe
 from lite.errors import PreconditionError, RecipeError
@@ -150,3 +151,49 @@ def test_what_a_server_writes_takes_no_memory_of_this_card():
     fits = {fit.id: fit for fit in estimate(big, plan(big), card_gib=8)}
     assert all(fit.fits for fit in fits.values())
     assert not any("contrast" in way for way in ways(big, plan(big), 6))
+
+
+SECRET_URLS = [
+    "http://u:secretpass@host/v1",
+    "https://u:secretpass@host/v1?key=secretpass",
+    "http://host/v1?api_key=secretpass",
+    "http://host/v1#secretpass",
+    "u:secretpass@host/v1",
+    "host/v1?key=secretpass",
+    "http://[/v1?key=secretpass",
+]
+ASKING = {
+    "contrast": "- contrast: {server: %s}",
+    "respond": "- respond: {server: %s}",
+    "judges[0]": "- evaluate: {judges: [{kind: endpoint, endpoint: %s}]}",
+}
+
+
+@pytest.mark.parametrize("stage", ASKING)
+@pytest.mark.parametrize("url", SECRET_URLS)
+def test_an_address_that_may_hold_a_key_is_refused_with_the_recipe_and_not_shown(stage, url):
+    for server in (
+        f'{{base_url: "{url}", model: m}}',
+        f'{{base_url: "{url}"}}',
+        f'"{url}"',
+        f'{{base_url: ["{url}"], model: m, tries: 0}}',
+    ):
+        with pytest.raises(RecipeError, match=r"stages\[1\]") as e:
+            recipe.loads(f"task: helpful\nstages:\n  - prompts\n  {ASKING[stage] % server}\n", name="small")
+        assert "base_url" in str(e.value) or server.startswith('"')
+        assert "secretpass" not in str(e.value), server
+
+
+def test_nor_is_it_shown_where_something_else_is_wrong():
+    text = "task: helpful\nstages:\n  - prompts\n  - evaluate: {judges: [{kind: reward, endpoint: {base_url: 'http://u:secretpass@h', model: m}}]}\n"
+    for text_or_override in ((text, []), (RECIPE, ["contrast.server.base_url=http://u:secretpass@h/v1"])):
+        with pytest.raises(RecipeError) as e:
+            recipe.loads(*text_or_override, name="small")
+        assert "secretpass" not in str(e.value)
+    with pytest.raises(ValidationError, match="leave out everything but the address") as refused:
+        ContrastSpec(server={"base_url": "http://u:secretpass@h/v1", "model": "m"})
+    assert "secretpass" not in str(refused.value)
+    for server in ("{base_url: secretpass, model: m}", "{base_url: secretpass}"):
+        with pytest.raises(RecipeError, match="no address") as e:
+            recipe.loads(f"task: helpful\nstages:\n  - prompts\n  - contrast: {{server: {server}}}\n", name="small")
+        assert "secretpass" not in str(e.value)
