@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from lite.artifacts import Artifact, Policy, Reward
 from lite.contracts import CONTRACTS, Need
-from lite.knobs import OwnBase, Spec
+from lite.knobs import OwnBase, Spec, served
 from lite.knobs.judging import EvaluateSpec, ScoreSpec
 from lite.knobs.training import DpoSpec, SftSpec
 from lite.knobs.writing import MixSpec
@@ -51,6 +51,7 @@ def wire(entries: Sequence[Entry], problems: list[str]) -> list[dict[str, Wire]]
             _scored(entry, inputs, problems)
             _compared(entry, inputs, problems)
             _adapters(entry, inputs, earlier, problems)
+            _served(entry, inputs, problems)
             earlier[entry.id] = contract.gives
         found.append(inputs)
     return found
@@ -170,6 +171,14 @@ def _adapters(entry: Entry, inputs: Mapping[str, Wire], earlier: Mapping[str, ty
                 for id in ids
                 if earlier[id] in (Policy, Reward)
             ]
+
+
+def _served(entry: Entry, inputs: Mapping[str, Wire], problems: list[str]) -> None:
+    """A server writes with a base: which adapter it has loaded cannot be seen."""
+    if entry.spec and served(entry.spec) and (policy := inputs.get("policy")):
+        problems.append(
+            f"{entry.place('server')}: whether it writes with {policy!r} (policy) cannot be seen from here; leave out one of the two"
+        )
 
 
 def _words(need: Need) -> str:

@@ -197,3 +197,13 @@ def test_nor_is_it_shown_where_something_else_is_wrong():
         with pytest.raises(RecipeError, match="no address") as e:
             recipe.loads(f"task: helpful\nstages:\n  - prompts\n  - contrast: {{server: {server}}}\n", name="small")
         assert "secretpass" not in str(e.value)
+
+
+def test_a_server_is_refused_a_policy_when_the_recipe_is_read():
+    text = RECIPE + '  - ppo\n  - respond: {from: {policy: ppo}, server: {base_url: "http://h/v1", model: m}}\n'
+    with pytest.raises(
+        RecipeError, match=r"stages\[4\]\.server \(respond\): whether it writes with 'ppo' \(policy\) cannot be seen from here"
+    ):
+        recipe.loads(text, name="small")
+    assert recipe.loads(text, ["respond.server=null"], name="small")
+    assert recipe.loads(text.replace("from: {policy: ppo}, ", ""), name="small")
