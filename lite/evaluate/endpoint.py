@@ -223,9 +223,9 @@ class Chat:
             return None
         key = os.environ.get(name, "").strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise PreconditionError(
-                f"the environment variable {name} {'holds no key that could be sent' if key else 'is not set'}: it should hold the judge's key"
-            )
+            why = "holds no key that could be sent" if key else "is not set"
+            whose = f"{self.endpoint.model} at {self.endpoint.base_url}"
+            raise PreconditionError(f"the environment variable {name} {why}: it should hold the key of {whose}")
         return key
 
     def _ask(self, client: "httpx.Client", key: str, messages: Asked) -> Answer | Unreadable:

@@ -10,6 +10,7 @@ from lite import recipe
 from lite.errors import PreconditionError, RecipeError
 from lite.evaluate import completions
 from lite.evaluate.completions import Completions, Question
+from lite.evaluate.endpoint import Chat
 from lite.knobs.writing import ContrastSpec, PromptsSpec, RespondSpec
 from lite.model.encoding import encode
 from lite.model.generate import Decoding, generate
@@ -207,3 +208,10 @@ def test_a_server_is_refused_a_policy_when_the_recipe_is_read():
         recipe.loads(text, name="small")
     assert recipe.loads(text, ["respond.server=null"], name="small")
     assert recipe.loads(text.replace("from: {policy: ppo}, ", ""), name="small")
+
+
+def test_a_missing_key_is_the_writing_servers(monkeypatch):
+    monkeypatch.delenv("THE_KEY", raising=False)
+    endpoint = Completions("http://127.0.0.1:1/v1", "writer", key_env="THE_KEY")
+    with pytest.raises(PreconditionError, match=r"THE_KEY is not set: it should hold the key of writer at http://127.0.0.1:1/v1"):
+        Chat(endpoint).ask([Question("a", 1)])
