@@ -6,9 +6,12 @@ but its number, and every decision that could differ between ranks is rank 0's.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from lite.errors import PreconditionError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,19 +100,37 @@ def launched() -> int:
     return int(os.environ.get("RANK", "0")) if several() else 0
 
 
+def own_card(environment: Mapping[str, str]) -> dict[str, str]:
+    """What is to change in the environment, so that a process sees no card but that of its local rank, as its first.
+
+    The trainers that lite borrows take the first card that they see. Where there is none to be seen (an empty list, -1) nothing changes.
+    """
+    local, listed = int(environment.get("LOCAL_RANK", "0")), environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return {"CUDA_VISIBLE_DEVICES": str(local), "LOCAL_RANK": "0"}
+    cards = list(takewhile(lambda card: card and not card.startswith("-"), map(str.strip, listed.split(","))))  # where CUDA stops too
+    if cards and local >= len(cards):
+        raise PreconditionError(
+            f"CUDA_VISIBLE_DEVICES={listed} names {len(cards)} GPU(s), and this is process {local + 1} of this machine (LOCAL_RANK={local}): "
+            "start as many processes as it names, name more, or none (CUDA_VISIBLE_DEVICES=) for base.device=cpu"
+        )
+    return {"CUDA_VISIBLE_DEVICES": cards[local], "LOCAL_RANK": "0"} if cards else {}
+
+
 def join() -> Ranks:
-    """Meet the other processes that a launcher started; alone if there are none.
+    """Meet the other processes that a launcher started; alone if there are none. To be called before anything touches CUDA.
 
     What tells of them is taken out of the environment: the trainers that lite borrows would deal out the same rows once more.
     """
     if not several():
         return ALONE
+    os.environ.update(own_card(os.environ))
     import torch
     import torch.distributed as dist
 
     number, count = launched(), int(os.environ["WORLD_SIZE"])
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(0)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", rank=number, world_size=count, timeout=PATIENCE)
     for name in LAUNCHED:
         os.environ.pop(name, None)
