@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from lite.launch import Wish
 from lite.plan import Node, Status, compare, plan
 from lite.runs import locks, read
 from lite.runs.publish import dumps
-from lite.runs.ranks import launched, several
+from lite.runs.ranks import forget, launched, several
 from lite.runs.signals import Switch
 from lite.terminal import RUNS, Json, Runs, say, told
 
@@ -366,12 +367,21 @@ def spell_out_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    if launched():  # one of several processes, and not the first
-        from lite.parallel import follow
+    words = spell_out_resume(sys.argv[1:])
+    if several():
+        if done_together(words):
+            from lite import parallel
 
-        follow()
-        return
-    app(args=spell_out_resume(sys.argv[1:]))
+            sys.exit(parallel.follow() if launched() else parallel.lead(partial(app, args=words)))
+        if launched():  # the first does it alone
+            return
+        forget()
+    app(args=words)
+
+
+def done_together(words: list[str]) -> bool:
+    """Whether several processes do this command together: a run that is one, and goes on here."""
+    return words[:1] == ["run"] and not {"--dry-run", "--detach", "--help"} & set(words)
 
 
 if __name__ == "__main__":

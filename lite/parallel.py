@@ -19,10 +19,11 @@ from lite import engine
 from lite.artifacts import Artifact
 from lite.contracts import CONTRACTS
 from lite.engine import OneBank, Outcome, Tools
-from lite.errors import DivergedError, Stopped
+from lite.errors import DivergedError, LiteError, PreconditionError, Stopped
 from lite.knobs import BaseSpec, Spec
+from lite.recipe import Recipe
 from lite.runs.checkpoints import Checkpoint
-from lite.runs.ranks import Ranks, join
+from lite.runs.ranks import Group, Ranks, join, launched
 from lite.tasks import Task
 
 
@@ -40,21 +41,43 @@ class Order:
     resumed: Checkpoint | None
 
 
-def execute(*given: Any, tools: Tools, **options: Any) -> Outcome:
+def lead(command: Callable[[], object]) -> int:
+    """A whole command of rank 0, met by the others before it begins; those who wait for an order when it ends are let go. The exit code."""
+    engine.prepare_environment(offline="--offline" in sys.argv)
+    try:
+        ranks = join()
+    except LiteError as e:
+        return _ended(e)
+    try:
+        command()
+    finally:
+        if isinstance(ranks, Group):
+            if ranks.idle:
+                with suppress(RuntimeError, LiteError):  # who has ended before needs no telling
+                    ranks.first(None)
+            ranks.leave(whole=ranks.idle)
+    return 0
+
+
+def execute(recipe: Recipe, *given: Any, tools: Tools, **options: Any) -> Outcome:
     """:func:`lite.engine.execute`, by as many processes as were launched."""
     ranks = join()
-    if ranks.count == 1:
-        return engine.execute(*given, tools=tools, **options)
-    outcome = engine.execute(*given, tools=Leader(ranks, tools).tools(), **options)
-    if outcome.state != "failed":  # then the others wait for an order; after a failure they may wait anywhere, and end with this process
-        ranks.first(None)
-    return outcome
+    if not isinstance(ranks, Group):
+        return engine.execute(recipe, *given, tools=tools, **options)
+    _refuse_other_devices(recipe, ranks)
+    return engine.execute(recipe, *given, tools=Leader(ranks, tools).tools(), **options)
+
+
+def _refuse_other_devices(recipe: Recipe, ranks: Group) -> None:
+    cards = ranks.sees.count("cuda")
+    if 0 < cards < ranks.count and recipe.base.device != "cpu":
+        raise PreconditionError(f"{cards} of {ranks.count} processes see a GPU: start as many as there are GPUs, or take base.device=cpu")
 
 
 class Leader:
     """The engine's tools, such that the other ranks do every stage that uses the base."""
 
-    def __init__(self, ranks: Ranks, tools: Tools):
+    def __init__(self, ranks: Group, tools: Tools):
         self._ranks, self._tools = ranks, tools
         self._base = BaseSpec()
         self._kind = ""
@@ -73,8 +96,15 @@ class Leader:
             return function
 
         def together(spec: Spec, *, out: Path, bench: Any, **inputs: Any) -> Artifact:
+            self._ranks.idle = False
             self._ranks.first(Order(kind, spec, inputs, self._base, bench.task, bench.seed, bench.stage, bench.resumed))
-            return function(spec, **inputs, out=out, bench=bench)
+            try:
+                artifact = function(spec, **inputs, out=out, bench=bench)
+            except (Stopped, DivergedError):  # the others too
+                self._ranks.idle = True
+                raise
+            self._ranks.idle = True
+            return artifact
 
         return together
 
@@ -83,12 +113,31 @@ class Leader:
         return self._tools.make_bench(**parts, **together)
 
 
-def follow() -> None:
-    """Do what rank 0 orders until it is done. Signals are its to hear: the launcher sends them to all."""
+def follow() -> int:
+    """Do what rank 0 orders until it is done; the exit code. Once they have met signals are its to hear: the launcher sends them to all."""
+    engine.prepare_environment(offline="--offline" in sys.argv)
+    try:
+        ranks = join()
+    except LiteError as e:
+        return _ended(e)
+    assert isinstance(ranks, Group), "only one of several processes follows"
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    engine.prepare_environment(offline="--offline" in sys.argv)
-    ranks = join()
+    whole = False
+    try:
+        _obey(ranks)
+        whole = True
+    finally:
+        ranks.leave(whole=whole)
+    return 0
+
+
+def _ended(error: LiteError) -> int:
+    print(f"lite: rank {launched()}: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _obey(ranks: Ranks) -> None:
     tools = Tools()
     bank = OneBank(tools, _Mute())  # type: ignore[arg-type]
     while (order := ranks.first(_no_order())) is not None:

@@ -6,7 +6,9 @@ but its number, and every decision that could differ between ranks is rank 0's.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,9 +17,12 @@ from lite.errors import PreconditionError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.distributed import Store
 
 Item = TypeVar("Item")
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
+MEETING = timedelta(minutes=5)
+"""So long the processes of a launcher may take until all are there."""
 PATIENCE = timedelta(hours=24)
 """A rank may wait as long as another one writes a shard."""
 
@@ -52,10 +57,13 @@ class Ranks:
 
 
 class Group(Ranks):
-    """One of several processes that a launcher started."""
+    """One of several processes that a launcher started. ``sees``: the device that each of them would take."""
 
-    def __init__(self, number: int, count: int):
-        self.number, self.count = number, count
+    idle = True
+    """whether the others wait for an order of rank 0's; only that one knows"""
+
+    def __init__(self, number: int, count: int, sees: Sequence[str]):
+        self.number, self.count, self.sees = number, count, tuple(sees)
 
     def gather(self, value: Item) -> list[Item]:
         import torch.distributed as dist
@@ -77,6 +85,14 @@ class Group(Ranks):
         for tensor in tensors:
             dist.all_reduce(tensor)
 
+    def leave(self, *, whole: bool) -> None:
+        """Close the connections, without which gloo's threads abort a process at its end now and then. ``whole``: the others do so too."""
+        import torch.distributed as dist
+
+        if whole or set(self.sees) != {"cuda"}:  # NCCL might wait for who is gone
+            with suppress(RuntimeError):
+                dist.destroy_process_group()
+
     def add_gradients(self, parameters: Iterable["nn.Parameter"]) -> None:
         import torch
 
@@ -88,16 +104,24 @@ class Group(Ranks):
 
 
 ALONE = Ranks()
+_met: Group | None = None  # a process meets the others once
 
 
 def several() -> bool:
     """Whether a launcher (accelerate, torchrun) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return _met is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def launched() -> int:
     """My number among them; 0 for the first, and for one alone."""
-    return int(os.environ.get("RANK", "0")) if several() else 0
+    return _met.number if _met else int(os.environ.get("RANK", "0")) if several() else 0
+
+
+def forget() -> None:
+    """Take what tells of other processes out of the environment: for the trainers that lite borrows, which would deal out the same rows
+    once more, and for processes that this one starts."""
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
 
 
 def own_card(environment: Mapping[str, str]) -> dict[str, str]:
@@ -117,13 +141,14 @@ def own_card(environment: Mapping[str, str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": cards[local], "LOCAL_RANK": "0"} if cards else {}
 
 
-def join() -> Ranks:
+def join(patience: timedelta = MEETING) -> Ranks:
     """Meet the other processes that a launcher started; alone if there are none. To be called before anything touches CUDA.
 
-    What tells of them is taken out of the environment: the trainers that lite borrows would deal out the same rows once more.
+    All that come do so within ``patience``; what they do together afterwards may take :data:`PATIENCE`.
     """
-    if not several():
-        return ALONE
+    global _met
+    if _met or not several():
+        return _met or ALONE
     os.environ.update(own_card(os.environ))
     import torch
     import torch.distributed as dist
@@ -131,7 +156,40 @@ def join() -> Ranks:
     number, count = launched(), int(os.environ["WORLD_SIZE"])
     if torch.cuda.is_available():
         torch.cuda.set_device(0)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", rank=number, world_size=count, timeout=PATIENCE)
-    for name in LAUNCHED:
-        os.environ.pop(name, None)
-    return Group(number, count)
+    with _ctrl_c_ends_it():
+        store, sees = _meet(number, count, "cuda" if torch.cuda.is_available() else "cpu", patience)
+    backend = "cpu:gloo,cuda:nccl" if set(sees) == {"cuda"} else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
+    forget()
+    _met = Group(number, count, sees)
+    return _met
+
+
+def _meet(number: int, count: int, device: str, patience: timedelta) -> tuple["Store", list[str]]:
+    """What all processes write to and read from, and each one's device."""
+    import torch.distributed as dist
+
+    where = ":".join(os.environ.get(name) or f"({name} is not set)" for name in ("MASTER_ADDR", "MASTER_PORT"))
+    keys = [f"lite/device/{rank}" for rank in range(count)]
+    try:
+        store, _, _ = next(dist.rendezvous("env://", number, count, timeout=patience))
+        store.set(keys[number], device)
+        store.wait(keys, patience)
+        store.set_timeout(PATIENCE)
+        return store, [store.get(key).decode() for key in keys]
+    except (RuntimeError, ValueError) as e:
+        raise PreconditionError(
+            f"this is rank {number} of {count} (RANK, WORLD_SIZE), which were to meet at {where} within {patience.total_seconds():g} s, and "
+            f"not all came ({str(e).partition(chr(10))[0]}); start them together with torchrun or accelerate launch, or unset RANK and "
+            "WORLD_SIZE to run alone"
+        ) from e
+
+
+@contextmanager
+def _ctrl_c_ends_it() -> Iterator[None]:
+    """Python's own handler would wait until torch comes back."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from lite.errors import Stopped
 from lite.runs import read
 from lite.runs.ranks import LAUNCHED, Ranks, join, launched
+from tests.runs.test_ranks import free_port
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -27,18 +29,21 @@ stages:
 """
 
 
+def environment(**more):
+    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHED and not name.lower().endswith("_proxy")}
+    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | more
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """One process's run, and two processes'."""
     folder = tmp_path_factory.mktemp("parallel")
     (folder / "small.yaml").write_text(RECIPE, encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     launchers = {"one": (), "two": ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")}
     found = {}
     for name, launcher in launchers.items():
         command = [sys.executable, *launcher, "-m", "lite.cli", "run", str(folder / "small.yaml"), "--runs", str(folder / name), "-q"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=500, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment(), timeout=500, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         (found[name],) = read.all_runs(folder / name)
     return found["one"], found["two"]
@@ -154,8 +159,6 @@ def test_each_rank_makes_half_of_the_shards_and_both_have_all(make_bench, tmp_pa
 
 
 def test_a_stop_is_rank_0s_to_hear(make_bench, tmp_path):
-    from lite.errors import Stopped
-
     def work(ranks):
         bench = make_bench("reward", ranks=ranks, stop_asked=lambda: ranks.number == 0)
         bench.pause_inside()  # no place to meet
@@ -175,3 +178,27 @@ def test_one_process_is_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert launched() == 1
+
+
+def pair(folder, recipe, *, program=("-m", "lite.cli"), second=None):
+    """Two processes that do a recipe together, without a launcher; ``second``: what is particular to the environment of rank 1."""
+    (folder / "small.yaml").write_text(recipe, encoding="utf-8")
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, *program, "run", str(folder / "small.yaml"), "--runs", str(folder / "runs"), "-q"]
+    started = [
+        subprocess.Popen(command, cwd=folder, env=environment(RANK=str(rank), **meeting, **more), stderr=subprocess.PIPE, text=True)
+        for rank, more in enumerate(({"THE_KEY": "sk-0123456789"}, second or {}))
+    ]
+    try:
+        told = [process.communicate(timeout=300)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    found = read.all_runs(folder / "runs") if (folder / "runs").is_dir() else []
+    return [process.returncode for process in started], told, next(iter(found), None)
+
+
+def test_a_run_that_never_begins_lets_the_others_go(tmp_path):
+    codes, told, run = pair(tmp_path, "task: nobody\nstages: [prompts]\n")
+    assert (codes, run) == ([2, 0], None), told
+    assert "task" in told[0]
