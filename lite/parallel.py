@@ -2,7 +2,7 @@
 
 Rank 0 is the run: it plans, writes the folder, and tells the others which stage comes next. They do the same stage beside it, on the
 same inputs, with a scratch folder for what it writes, and meet it where rows are dealt out and gradients summed. What ends a stage
-for all (a stop, a divergence) is decided by all alike; what ends one process ends its launcher, and that the others.
+for all (a stop, a divergence) is decided by all alike; what ends one process is told to the others before it ends them too.
 """
 
 import signal
@@ -19,7 +19,7 @@ from lite import engine
 from lite.artifacts import Artifact
 from lite.contracts import CONTRACTS
 from lite.engine import OneBank, Outcome, Tools
-from lite.errors import DivergedError, LiteError, PreconditionError, Stopped
+from lite.errors import DivergedError, LiteError, PreconditionError, StageError, Stopped
 from lite.knobs import BaseSpec, Spec
 from lite.recipe import Recipe
 from lite.runs.checkpoints import Checkpoint
@@ -65,7 +65,10 @@ def execute(recipe: Recipe, *given: Any, tools: Tools, **options: Any) -> Outcom
     if not isinstance(ranks, Group):
         return engine.execute(recipe, *given, tools=tools, **options)
     _refuse_other_devices(recipe, ranks)
-    return engine.execute(recipe, *given, tools=Leader(ranks, tools).tools(), **options)
+    outcome = engine.execute(recipe, *given, tools=Leader(ranks, tools).tools(), **options)
+    if isinstance(outcome.cause, LiteError) and not ranks.idle:  # they may wait anywhere, and end with this process
+        ranks.tell(outcome.cause)
+    return outcome
 
 
 def _refuse_other_devices(recipe: Recipe, ranks: Group) -> None:
@@ -127,6 +130,12 @@ def follow() -> int:
     try:
         _obey(ranks)
         whole = True
+    except LiteError as e:
+        ranks.tell(e)
+        return _ended(e)
+    except Exception as e:
+        ranks.tell(StageError(f"{type(e).__name__}: {e}".splitlines()[0] + " (the whole story is on its standard error)"))
+        raise
     finally:
         ranks.leave(whole=whole)
     return 0

@@ -5,26 +5,33 @@ batch's mean already, so the sum is the gradient of one process), and rank 0 alo
 but its number, and every decision that could differ between ranks is rank 0's.
 """
 
+import json
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from lite.errors import PreconditionError
+from lite import errors
+from lite.errors import LiteError, PreconditionError, Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.distributed import Store
 
 Item = TypeVar("Item")
+Failure: TypeAlias = LiteError | Stopped
+Word: TypeAlias = tuple[str, str]
+"""A failure on its way to another rank: the name of its kind, and its message."""
+
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
 MEETING = timedelta(minutes=5)
 """So long the processes of a launcher may take until all are there."""
 PATIENCE = timedelta(hours=24)
 """A rank may wait as long as another one writes a shard."""
+LAST_WORD = "lite/last-word"
 
 
 class Ranks:
@@ -49,6 +56,21 @@ class Ranks:
         """What rank 0 says."""
         return value
 
+    def attempt(self, work: Callable[[], Item]) -> tuple[list[Item | None], Failure | None]:
+        """Everybody's result of ``work``, by rank, None where it failed; and the failure of the first rank that did, the same for all."""
+        own, mine = _tried(work)
+        found = self.gather((own, _worded(mine, by=self)))
+        failed = next((rank for rank, (_, word) in enumerate(found) if word), None)
+        return [value for value, _ in found], mine if failed in (None, self.number) else _failure(found[failed][1])
+
+    def by_first(self, work: Callable[[], Item]) -> Item:
+        """What rank 0 alone makes of ``work``, for all; if it fails there, it fails for all."""
+        own, mine = _tried(work) if self.number == 0 else (None, None)
+        found, word = self.first((own, _worded(mine, by=self)))
+        if failure := mine or _failure(word):
+            raise failure
+        return found  # type: ignore[return-value]  # no failure: it is there
+
     def add(self, tensors: Sequence["Tensor"]) -> None:
         """Every tensor becomes the sum of everybody's, in place."""
 
@@ -62,28 +84,39 @@ class Group(Ranks):
     idle = True
     """whether the others wait for an order of rank 0's; only that one knows"""
 
-    def __init__(self, number: int, count: int, sees: Sequence[str]):
+    def __init__(self, number: int, count: int, store: "Store", sees: Sequence[str]):
         self.number, self.count, self.sees = number, count, tuple(sees)
+        self._store = store
 
     def gather(self, value: Item) -> list[Item]:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.count
-        dist.all_gather_object(found, value)
+        with self._meeting():
+            dist.all_gather_object(found, value)
         return found
 
     def first(self, value: Item) -> Item:
         import torch.distributed as dist
 
         found = [value]
-        dist.broadcast_object_list(found, src=0)
+        with self._meeting():
+            dist.broadcast_object_list(found, src=0)
         return found[0]
 
     def add(self, tensors: Sequence["Tensor"]) -> None:
         import torch.distributed as dist
 
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+        if any(tensor.is_cuda for tensor in tensors):
+            self.gather(None)  # NCCL would wait for a rank that has ended; gloo notices
+        with self._meeting():
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def tell(self, failure: Failure) -> None:
+        """Leave word of what ends this process, for those who wait for it somewhere. The first word of all stays."""
+        with suppress(RuntimeError):  # without a launcher's, the store is rank 0's, and may have ended with it
+            self._store.compare_set(LAST_WORD, "", json.dumps(_worded(failure, by=self)))
 
     def leave(self, *, whole: bool) -> None:
         """Close the connections, without which gloo's threads abort a process at its end now and then. ``whole``: the others do so too."""
@@ -92,6 +125,21 @@ class Group(Ranks):
         if whole or set(self.sees) != {"cuda"}:  # NCCL might wait for who is gone
             with suppress(RuntimeError):
                 dist.destroy_process_group()
+
+    @contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """Where a rank has ended and left word, that is the failure, and not the connection which it closed."""
+        try:
+            yield
+        except RuntimeError as e:
+            if failure := self._last_word():
+                raise failure from e
+            raise
+
+    def _last_word(self) -> Failure | None:
+        with suppress(RuntimeError):
+            return _failure(json.loads(self._store.get(LAST_WORD))) if self._store.check([LAST_WORD]) else None
+        return None
 
     def add_gradients(self, parameters: Iterable["nn.Parameter"]) -> None:
         import torch
@@ -161,7 +209,7 @@ def join(patience: timedelta = MEETING) -> Ranks:
     backend = "cpu:gloo,cuda:nccl" if set(sees) == {"cuda"} else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=PATIENCE)
     forget()
-    _met = Group(number, count, sees)
+    _met = Group(number, count, store, sees)
     return _met
 
 
@@ -193,3 +241,22 @@ def _ctrl_c_ends_it() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _tried(work: Callable[[], Item]) -> tuple[Item | None, Failure | None]:
+    try:
+        return work(), None
+    except (LiteError, Stopped) as e:
+        return None, e
+
+
+def _worded(failure: Failure | None, *, by: Ranks) -> Word | None:
+    return (type(failure).__name__, f"rank {by.number}: {failure}") if failure else None
+
+
+def _failure(word: Word | None) -> Failure | None:
+    """The failure again: of the same kind, so that the exit code is the same."""
+    if word is None:
+        return None
+    kind, message = getattr(errors, word[0]), word[1]
+    return kind.__new__(kind, message)

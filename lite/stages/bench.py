@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -125,7 +125,7 @@ class Desk:
         ``make`` is given positions in ``keys`` and returns a JSON value for each, in order. A value may depend on its key, never on
         the others of its shard. ``name`` names the work inside the stage; work with the same name must be the same work.
         ``groups``: one number per key; neighbours with the same number stay in one shard. ``bar`` is advanced by what is taken over;
-        ``make`` advances it for what it makes. Several ranks make a shard each at a time.
+        ``make`` advances it for what it makes. Several ranks make a shard each at a time; if one fails at it, what the others made is kept.
         """
         if len(set(keys)) != len(keys):
             raise ValueError(f"{name}: {len(keys)} keys, {len(set(keys))} of them different")
@@ -142,12 +142,19 @@ class Desk:
             self.pause()
             turn = todo[begin : begin + ranks.count]
             own = ranks.mine(turn)
-            made = ranks.gather(list(make(own[0])) if own else [])
+            made, failure = ranks.attempt(partial(_made, make, own))
             for shard, values in zip(turn, made, strict=False):  # at the end some ranks have none
-                shards.add({keys[i]: value for i, value in zip(shard, values, strict=True)})
+                if values is not None:
+                    shards.add({keys[i]: value for i, value in zip(shard, values, strict=True)})
+            if failure:
+                raise failure
             if bar and (others := sum(map(len, turn)) - sum(map(len, own))):
                 bar.advance(others)
         return [shards.rows[key] for key in keys]
+
+
+def _made(make: Callable[[list[int]], Sequence[Any]], own: Sequence[list[int]]) -> list[Any]:
+    return list(make(own[0])) if own else []
 
 
 @dataclass(frozen=True, kw_only=True)

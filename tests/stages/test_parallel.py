@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from lite.errors import Stopped
+from lite.errors import JudgeError, LiteError, PreconditionError, RecipeError, Stopped
 from lite.runs import read
 from lite.runs.ranks import LAUNCHED, Ranks, join, launched
+from tests.evaluate.stub import Response, Stub, served
 from tests.runs.test_ranks import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +159,48 @@ def test_each_rank_makes_half_of_the_shards_and_both_have_all(make_bench, tmp_pa
     assert sum(map(len, made.values())) == 10  # rank 0's journal tells both that nothing is left
 
 
+def failing(error):
+    raise error
+
+
+def caught(work):
+    try:
+        return work()
+    except (LiteError, Stopped) as e:
+        return type(e), str(e)
+
+
+def test_what_one_rank_fails_at_fails_for_all_and_what_others_made_is_kept(make_bench, tmp_path):
+    def work(ranks):
+        (tmp_path / str(ranks.number)).mkdir()
+        bench = make_bench("contrast", ckpt=tmp_path / str(ranks.number), ranks=ranks)
+
+        def make(which):
+            return failing(PreconditionError("out of memory")) if which == [2, 3] else which
+
+        return caught(lambda: bench.by_shard("squares", [str(k) for k in range(6)], make, size=2))
+
+    assert together(work) == [(PreconditionError, "rank 1: out of memory"), (PreconditionError, "out of memory")]
+    assert len((tmp_path / "0/squares.jsonl").read_text().splitlines()) == 1  # rank 0's shard
+
+
+@pytest.mark.parametrize("error", [JudgeError("too few"), RecipeError("evaluate", ["a", "b"]), Stopped("now")])
+def test_what_rank_0_does_for_all_fails_for_all(error):
+    one, other = together(lambda ranks: caught(lambda: ranks.by_first(lambda: failing(error))))
+    assert one == (type(error), str(error))
+    assert other == (type(error), f"rank 0: {error}")
+    assert together(lambda ranks: ranks.by_first(lambda: ranks.number)) == [0, 0]
+
+
+def test_alone_a_failure_is_itself():
+    error = PreconditionError("x")
+    assert Ranks().attempt(lambda: failing(error)) == ([None], error)
+    assert Ranks().attempt(lambda: 5) == ([5], None)
+    with pytest.raises(PreconditionError) as e:
+        Ranks().by_first(lambda: failing(error))
+    assert e.value is error
+
+
 def test_a_stop_is_rank_0s_to_hear(make_bench, tmp_path):
     def work(ranks):
         bench = make_bench("reward", ranks=ranks, stop_asked=lambda: ranks.number == 0)
@@ -196,6 +239,57 @@ def pair(folder, recipe, *, program=("-m", "lite.cli"), second=None):
             process.kill()
     found = read.all_runs(folder / "runs") if (folder / "runs").is_dir() else []
     return [process.returncode for process in started], told, next(iter(found), None)
+
+
+WRITTEN = """
+task: helpful
+base: {{model: tiny, device: cpu}}
+stages:
+  - prompts: {{train: 6, dev: 0, test: 1}}
+  - contrast: {{attempts: 1, server: {{base_url: "{url}", model: m, key_env: THE_KEY, concurrency: 1}}}}
+"""
+
+
+def test_the_reason_of_one_rank_is_the_reason_of_the_run(tmp_path):
+    stub = Stub()
+    stub.answer = lambda prompt, n: Response(200, json.dumps({"choices": [{"text": " Yes.\n", "finish_reason": "stop"}]}))
+    with served(stub) as url:
+        codes, told, run = pair(tmp_path, WRITTEN.format(url=url))
+    assert codes == [3, 3], told
+    assert (run.state, run.facts["exit_code"]) == ("failed", 3)
+    assert "rank 1: the environment variable THE_KEY is not set: it should hold the key of m at http" in run.facts["error"]
+    assert "lite: rank 1: the environment variable THE_KEY" in told[1]
+    assert "Traceback" not in told[0] + told[1]
+
+
+TRAINED = """
+task: helpful
+base: {model: tiny, device: cpu}
+stages:
+  - prompts: {train: 8, dev: 0, test: 1}
+  - preferences: {pairs: 8}
+  - reward: {epochs: 1, batch_pairs: 4}
+"""
+ENDS_IN_TRAINING = """
+import os, sys
+from lite.cli import main
+from lite.errors import PreconditionError
+from lite.stages import reward
+
+def end(*given):
+    raise PreconditionError("out of memory here")
+
+if os.environ["RANK"] == "1":
+    reward._accumulate = end
+main()
+"""
+
+
+def test_who_ends_in_the_middle_of_a_step_leaves_word(tmp_path):
+    codes, told, run = pair(tmp_path, TRAINED, program=("-c", ENDS_IN_TRAINING))
+    assert codes == [3, 3], told
+    assert (run.state, run.facts["exit_code"], run.facts["error"]) == ("failed", 3, "rank 1: out of memory here")
+    assert "lite: rank 1: out of memory here" in told[1]
 
 
 def test_a_run_that_never_begins_lets_the_others_go(tmp_path):
