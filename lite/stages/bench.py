@@ -94,6 +94,11 @@ class Desk:
         if self.ranks.count == 1:
             self.pause()
 
+    def pause_first(self) -> None:
+        """The same, in what rank 0 alone does for all: :meth:`Ranks.by_first` tells those who wait for it."""
+        if self.stop_asked():
+            raise Stopped
+
     @cached_property
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.ckpt)

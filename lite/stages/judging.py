@@ -6,6 +6,7 @@ Replies to the same prompt and draw are compared, first draws only. What a judge
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,14 +51,16 @@ class _Seat(NamedTuple):
 
 
 def ask_judges(specs: Sequence[PairwiseJudge], groups: Groups, known: Known, *, out: Path, bench: Bench, bank: AdapterBank) -> Judged:
-    """The verdicts of all judges in turn. Answers of an endpoint are kept in its cache, so going on after a stop asks no question twice."""
+    """The verdicts of all judges in turn. Answers of an endpoint are kept in its cache, so going on after a stop asks no question twice; of
+    several ranks the first alone asks it."""
     found = Judged([], [], [], [])
     said: dict[str, dict[str, Verdict]] = {}
     with bench.progress(len(specs), "judges", "evaluate: head to head") as bar:
         for spec in specs:
             for seat in _seats(spec, groups, known, bench, bank):
                 for first, second, met in _matches(spec, groups, known.dialogues):
-                    judgements = compare(seat.judge, met, seed=bench.seed_for("judge"), order=spec.order)
+                    ask = partial(compare, seat.judge, met, seed=bench.seed_for("judge"), order=spec.order)
+                    judgements = bench.ranks.by_first(ask) if seat.chat else ask()
                     winrate.require_readable(judgements, share=spec.readable)
                     found.figures.append(_figures(seat, spec, first, second, judgements, bench))
                     found.rows.extend(_rows(seat, first, second, judgements))
@@ -88,7 +91,7 @@ def _seats(spec: PairwiseJudge, groups: Groups, known: Known, bench: Bench, bank
                 yield _Seat(ChoiceJudge("base", form, lambda prompts: _letters(prompts, bank, bench)), form, form == forms[0])
             else:
                 chat = _chat(spec, bench)
-                yield _Seat(EndpointJudge(chat, form, done=lambda _: bench.pause_inside()), form, form == forms[0], chat)
+                yield _Seat(EndpointJudge(chat, form, done=lambda _: bench.pause_first()), form, form == forms[0], chat)
 
 
 def _scores(spec: PairwiseJudge, groups: Groups, known: Known) -> Scores:

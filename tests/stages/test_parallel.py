@@ -241,6 +241,39 @@ def pair(folder, recipe, *, program=("-m", "lite.cli"), second=None):
     return [process.returncode for process in started], told, next(iter(found), None)
 
 
+JUDGED = """
+base: {{model: tiny, device: cpu}}
+task: helpful
+stages:
+  - prompts: {{train: 1, dev: 0, test: 4}}
+  - evaluate:
+      against: [p_plus]
+      draws: 1
+      max_new_tokens: 16
+      judges: [{{kind: endpoint, order: both, endpoint: {{base_url: "{url}", model: stub-1}}}}]
+"""
+
+
+def test_a_judge_behind_an_endpoint_is_asked_by_rank_0_alone(tmp_path):
+    with served(stub := Stub()) as url:
+        codes, told, run = pair(tmp_path, JUDGED.format(url=url))
+    assert codes == [0, 0], told
+    assert run.state == "done"
+    assert len(stub.asked) == len(set(stub.asked)) > 1
+    assert stage(run, "evaluate").folder.out.joinpath("answers.jsonl").read_text().count("\n") == len(stub.asked)
+
+
+def test_a_judge_that_will_not_answer_ends_all_ranks(tmp_path):
+    stub = Stub()
+    stub.answer = lambda question, n: Response(401, "go away")
+    with served(stub) as url:
+        codes, told, run = pair(tmp_path, JUDGED.format(url=url))
+    assert codes == [3, 3], told
+    assert "not allowed (401: go away)" in run.facts["error"]
+    assert "lite: rank 1: rank 0: http" in told[1]
+    assert "Traceback" not in told[0] + told[1]
+
+
 WRITTEN = """
 task: helpful
 base: {{model: tiny, device: cpu}}
