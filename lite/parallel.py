@@ -64,14 +64,14 @@ def execute(recipe: Recipe, *given: Any, tools: Tools, **options: Any) -> Outcom
     ranks = join()
     if not isinstance(ranks, Group):
         return engine.execute(recipe, *given, tools=tools, **options)
-    _refuse_other_devices(recipe, ranks)
+    refuse_other_devices(recipe, ranks)
     outcome = engine.execute(recipe, *given, tools=Leader(ranks, tools).tools(), **options)
     if isinstance(outcome.cause, LiteError) and not ranks.idle:  # they may wait anywhere, and end with this process
         ranks.tell(outcome.cause)
     return outcome
 
 
-def _refuse_other_devices(recipe: Recipe, ranks: Group) -> None:
+def refuse_other_devices(recipe: Recipe, ranks: Group) -> None:
     cards = ranks.sees.count("cuda")
     if 0 < cards < ranks.count and recipe.base.device != "cpu":
         raise PreconditionError(f"{cards} of {ranks.count} processes see a GPU: start as many as there are GPUs, or take base.device=cpu")

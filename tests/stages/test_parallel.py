@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from lite import parallel, recipe
 from lite.errors import JudgeError, LiteError, PreconditionError, RecipeError, Stopped
 from lite.runs import read
-from lite.runs.ranks import LAUNCHED, Ranks, join, launched
+from lite.runs.ranks import LAUNCHED, Group, Ranks, join, launched
 from tests.evaluate.stub import Response, Stub, served
 from tests.runs.test_ranks import free_port
 
@@ -201,6 +202,19 @@ def test_alone_a_failure_is_itself():
     assert e.value is error
 
 
+@pytest.mark.parametrize(
+    ("sees", "device", "refused"),
+    [(("cuda", "cpu"), "auto", True), (("cuda", "cpu"), "cpu", False), (("cpu", "cpu"), "auto", False), (("cuda", "cuda"), "auto", False)],
+)
+def test_a_gpu_for_some_ranks_alone_is_refused(sees, device, refused):
+    """Those without one would go on in another arithmetic."""
+    loaded = recipe.loads(RECIPE, [f"base.device={device}"], name="small")
+    told = caught(lambda: parallel.refuse_other_devices(loaded, Group(0, 2, None, sees)))  # type: ignore[arg-type]
+    assert told == (
+        (PreconditionError, "1 of 2 processes see a GPU: start as many as there are GPUs, or take base.device=cpu") if refused else None
+    )
+
+
 def test_a_stop_is_rank_0s_to_hear(make_bench, tmp_path):
     def work(ranks):
         bench = make_bench("reward", ranks=ranks, stop_asked=lambda: ranks.number == 0)
@@ -223,14 +237,14 @@ def test_one_process_is_alone(monkeypatch):
     assert launched() == 1
 
 
-def pair(folder, recipe, *, program=("-m", "lite.cli"), second=None):
-    """Two processes that do a recipe together, without a launcher; ``second``: what is particular to the environment of rank 1."""
+def pair(folder, recipe, *, program=("-m", "lite.cli")):
+    """Two processes that do a recipe together, without a launcher. Rank 0 alone has a key."""
     (folder / "small.yaml").write_text(recipe, encoding="utf-8")
     meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     command = [sys.executable, *program, "run", str(folder / "small.yaml"), "--runs", str(folder / "runs"), "-q"]
     started = [
         subprocess.Popen(command, cwd=folder, env=environment(RANK=str(rank), **meeting, **more), stderr=subprocess.PIPE, text=True)
-        for rank, more in enumerate(({"THE_KEY": "sk-0123456789"}, second or {}))
+        for rank, more in enumerate(({"THE_KEY": "sk-0123456789"}, {}))
     ]
     try:
         told = [process.communicate(timeout=300)[1] for process in started]
