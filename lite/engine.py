@@ -28,30 +28,12 @@ from lite.runs import aside, env, process, publish, report, trackers
 from lite.runs.checkpoints import Checkpoint, Checkpoints
 from lite.runs.journal import Journal, StageJournal, clean, now
 from lite.runs.layout import StageFolder
+from lite.runs.manners import prepare_environment as prepare_environment
 from lite.runs.progress import Counter, Screen, duration
 from lite.runs.read import Run, StageRecord, open_run, read_json
 from lite.runs.signals import INTERRUPTED, STOPPED
 
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning ones slow a shared machine down twentyfold
-    "TOKENIZERS_PARALLELISM": "false",  # its threads and our forks do not go together
-    "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL's trainers report home otherwise
-    "DO_NOT_TRACK": "1",
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-}
-QUIET_ENVIRONMENT = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-"""No bars but ours; theirs fill log files with carriage returns."""
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def prepare_environment(*, offline: bool) -> None:
-    """Set what torch and the Hugging Face libraries read when they are imported; a value that the user set stays."""
-    for name, value in (ENVIRONMENT | QUIET_ENVIRONMENT).items():
-        os.environ.setdefault(name, value)
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def stage_function(kind: str) -> Callable[..., Artifact]:

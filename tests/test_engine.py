@@ -14,7 +14,7 @@ import pytest
 
 from lite import engine
 from lite.errors import ArtifactError, DivergedError, JudgeError, LockError, PreconditionError, Stopped
-from lite.runs import read, report
+from lite.runs import manners, read, report
 from lite.runs.checkpoints import Checkpoints
 from lite.runs.journal import StageJournal
 
@@ -325,10 +325,12 @@ def test_the_environment_is_set_but_never_overrules_the_user(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    for name in engine.ENVIRONMENT | engine.QUIET_ENVIRONMENT:
+    for name in manners.ENVIRONMENT | manners.QUIET_ENVIRONMENT:
         if name not in os.environ:
             monkeypatch.setenv(name, "")
             monkeypatch.delenv(name)
+    for module in [one for one in manners.KEPT_IN["HF_HUB_OFFLINE"] if one in sys.modules]:
+        monkeypatch.setattr(sys.modules[module], "HF_HUB_OFFLINE", False)
     engine.prepare_environment(offline=True)
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"

@@ -7,6 +7,7 @@ from lite import engine, launch, recipe
 from lite.errors import RecipeError
 from lite.launch import Wish
 from lite.runs import locks, read
+from lite.runs.manners import offline_while
 from lite.runs.progress import Screen
 
 
@@ -32,14 +33,14 @@ def run(
     if len(wanted := recipe.combinations(path, overrides)) > 1:
         raise RecipeError(str(name), [f"a sweep of {len(wanted)} runs; give one value per place, such as seed=17"])
     old = read.latest(folder, path.stem) if resume else None
-    it = launch.ready(path, wanted[0], Wish(folder, label, resume=old.name if old else None, offline=offline))
-    launch.refuse_what_cannot_fit(it)
-    engine.prepare_environment(offline=offline)
     screen = Screen(quiet=quiet)
-    gpu = locks.held(locks.gpu_name(), queue=False, say=screen.say) if it.wants_gpu else nullcontext(lambda run: None)
-    with gpu as holds:
-        tools = engine.Tools(holds=holds)
-        outcome = engine.execute(it.loaded, it.text, it.overrides, runs=folder, label=label, resume=it.old, screen=screen, tools=tools)
+    with offline_while(offline):
+        it = launch.ready(path, wanted[0], Wish(folder, label, resume=old.name if old else None, offline=offline))
+        launch.refuse_what_cannot_fit(it)
+        gpu = locks.held(locks.gpu_name(), queue=False, say=screen.say) if it.wants_gpu else nullcontext(lambda run: None)
+        with gpu as holds:
+            tools = engine.Tools(holds=holds)
+            outcome = engine.execute(it.loaded, it.text, it.overrides, runs=folder, label=label, resume=it.old, screen=screen, tools=tools)
     if outcome.cause:
         raise outcome.cause
     return outcome.run
