@@ -231,8 +231,8 @@ def why(node: Node, before: StageRecord | None) -> str:
         reasons.append("the task changed")
     if new["base"] != old.get("base"):
         place = f"{node.id}.base" if isinstance(node.spec, OwnBase) and node.spec.base else "base"
-        reasons += _changes(place, old.get("base") or {}, new["base"] or {}) or ["the base changed"]
-    reasons += _changes(node.id, old.get("spec") or {}, new["spec"])
+        reasons += changes(place, old.get("base") or {}, new["base"] or {}) or ["the base changed"]
+    reasons += changes(node.id, old.get("spec") or {}, new["spec"])
     reasons += [
         f"the file of {node.id}.{knob} changed" for knob in new["files"] if (old.get("files") or {}).get(knob) != new["files"][knob]
     ]
@@ -246,7 +246,7 @@ def why(node: Node, before: StageRecord | None) -> str:
     return "; ".join(dict.fromkeys(reasons)) or "something that its identity does not name changed"
 
 
-def _changes(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def changes(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """``ppo.kl_coef changed 0.004 -> 0.002`` for every key that differs."""
     reasons = []
     for key in dict.fromkeys([*new, *old]):
@@ -254,7 +254,7 @@ def _changes(place: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list
         if was == now:
             continue
         if isinstance(was, Mapping) and isinstance(now, Mapping):
-            reasons += _changes(f"{place}.{key}", was, now)
+            reasons += changes(f"{place}.{key}", was, now)
         else:
             reasons.append(f"{place}.{key} changed {_short(was)} -> {_short(now)}")
     return reasons

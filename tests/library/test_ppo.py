@@ -1,29 +1,28 @@
-"""PPO without a recipe: the stage's own steps, any function for a reward, and models that somebody else loaded."""
+"""PPO without a recipe: the stage's own steps, any function for a reward, and a folder in which nothing is lost."""
 
 import importlib.util
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lite import PPO, ask, load_policy, tasks
 from lite.artifacts import Prompts, Reward
-from lite.errors import ArtifactError, DivergedError, PreconditionError, RecipeError
+from lite.errors import ArtifactError, DivergedError, LiteError, RecipeError
 from lite.knobs import BaseSpec
 from lite.knobs.ppo import PpoSpec
-from lite.library.ppo import _Voice
-from lite.micro import BASE_DIR
+from lite.library.ppo import _numbers, _Voice
 from lite.model.bank import AdapterBank
 from lite.model.base import load_base
 from lite.model.generate import Generated
 from lite.records import Prompt, write_rows
 from lite.runs.layout import StageFolder
 from lite.runs.progress import Screen
+from lite.runs.publish import digests as files
+from lite.runs.read import lines
 from lite.stages.bench import Bench
 from lite.stages.ppo import ppo
 from lite.stages.rollouts import Setting
@@ -110,83 +109,186 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
     assert not (tmp_path / "broken/ckpt").exists()
 
 
-def a_peft_model() -> PeftModel:
-    torch.manual_seed(5)
-    plain = AutoModelForCausalLM.from_pretrained(BASE_DIR, dtype=torch.float32)
-    model = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", init_lora_weights=False))
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "lora_B" in name:
-                p.mul_(0.2)
-    return model
-
-
-def test_a_peft_model_is_trained_on_from_its_adapter_and_held_to_it(tmp_path):
-    told: list[str] = []
-
-    def watched(prompts: list[str], replies: list[str]) -> list[float]:
-        told.extend(prompts)
-        return count_words(prompts, replies)
-
-    before = {k: p.detach().clone() for k, p in a_peft_model().named_parameters() if "lora" in k}
-    ppo = PPO(a_peft_model(), tokenizer=AutoTokenizer.from_pretrained(BASE_DIR), reward=watched, value="joint", **SMALL)
-    trained = ppo.train(PROMPTS, out=tmp_path, quiet=True)
-    steps = trained.metrics()
-    assert steps[0]["kl"] == pytest.approx(0, abs=1e-4)  # held to the adapter: to the base it would be far from 0
-    assert steps[1]["kl"] != 0
-    assert set(told) == set(PROMPTS)
-    after = trained.as_peft()
-    assert isinstance(after, PeftModel)
-    assert after.peft_config["default"].r == 4
-    moved = [float((p - before[k]).abs().max()) for k, p in after.named_parameters() if "lora" in k]
-    assert len(moved) == len(before)
-    assert 0 < max(moved) < 0.1
-
-
-def test_a_plain_model_gets_a_fresh_adapter(tmp_path):
-    model = AutoModelForCausalLM.from_pretrained(BASE_DIR, dtype=torch.float32)
-    ppo = PPO(model, tokenizer=AutoTokenizer.from_pretrained(BASE_DIR), reward=count_words, **SMALL | {"steps": 1})
-    trained = ppo.train(PROMPTS, out=tmp_path, quiet=True)
-    assert trained.report["adapter_change"] > 0
-    assert len(trained.model.reply(QUESTIONS, max_new_tokens=8)) == 3
-
-
-def test_two_active_adapters_are_refused(tmp_path):
-    model = a_peft_model()
-    model.add_adapter("other", LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
-    model.base_model.set_adapter(["default", "other"])
-    with pytest.raises(PreconditionError, match="one adapter is to be active"):
-        PPO(model, tokenizer=AutoTokenizer.from_pretrained(BASE_DIR), reward=count_words).train(PROMPTS, out=tmp_path, quiet=True)
-
-
-def test_a_4_bit_model_that_was_repacked_is_refused(tmp_path):
-    """After its first answer on a CPU with AVX512-BF16 its layers run a kernel without gradients."""
-    model = load_base(BaseSpec(model="tiny", device="cpu")).model
-    layer = next(module for module in model.modules() if isinstance(module, Linear4bit))
-    layer.weight.quant_state.packing_format_for_cpu = True
-    with pytest.raises(PreconditionError, match="load it anew"):
-        PPO(model, tokenizer=AutoTokenizer.from_pretrained(BASE_DIR), reward=count_words).train(PROMPTS, out=tmp_path, quiet=True)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([0.0], "1 numbers for 3 replies"),
+        ([0.0] * 4, "4 numbers for 3 replies"),
+        (None, "gave None, not a number for each of 3"),
+        (1.5, "gave 1.5, not a number for each"),
+        (torch.tensor(1.5), "not a number for each"),
+        ("123", "gave '123', not a number for each"),
+        ({0: 1.0, 1: 1.0, 2: 1.0}, "not a number for each"),
+        ([0.0, math.nan, 0.0], r"gave nan for reply 2 of 3 \('b'\)"),
+        ([0.0, 0.0, -math.inf], "gave -inf for reply 3 of 3"),
+        ([None, 0.0, 0.0], "gave None for reply 1 of 3"),
+        (["1", 0.0, 0.0], "gave '1' for reply 1 of 3"),
+        ([[0.0], [0.0], [0.0]], r"gave \[0.0\] for reply 1 of 3"),
+        (torch.zeros(3, 1), "for reply 1 of 3"),
+        (np.zeros((3, 1)), "for reply 1 of 3"),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_for_each_reply_is_refused(given, words):
+    with pytest.raises(RecipeError, match=words):
+        _numbers(lambda prompts, replies: given, ["p"] * 3, ["a", "b", "c"])
 
 
 @pytest.mark.parametrize(
-    ("reward", "error", "words"),
-    [
-        (lambda prompts, replies: [0.0], ValueError, "1 numbers for 8 replies"),
-        (lambda prompts, replies: [math.nan] * len(replies), DivergedError, "reward is nan"),
-    ],
+    "given",
+    [[1, 2, 3], (True, 2.0, 3), torch.tensor([1.0, 2, 3]), np.array([1, 2, 3]), iter([1.0, 2.0, 3.0])],
+    ids=lambda x: type(x).__name__,
 )
-def test_a_reward_that_makes_no_sense_ends_the_training(tmp_path, reward, error, words):
-    with pytest.raises(error, match=words):
-        PPO("tiny", reward=reward, **SMALL).train(PROMPTS, out=tmp_path, quiet=True)
+def test_numbers_of_any_library_are_taken(given):
+    assert _numbers(lambda prompts, replies: given, ["p"] * 3, ["a", "b", "c"]) == [1.0, 2.0, 3.0]
 
 
-def test_mistakes_are_said_at_once():
+def test_a_reward_that_makes_no_sense_ends_the_training_and_nothing_is_in_the_way_of_the_next(tmp_path):
+    with pytest.raises(RecipeError, match="1 numbers for 8 replies") as error:
+        PPO("tiny", reward=lambda prompts, replies: [0.0], **SMALL).train(PROMPTS, out=tmp_path / "out", quiet=True)
+    assert isinstance(error.value, LiteError)
+    assert list((tmp_path / "out").iterdir()) == []
+    PPO("tiny", reward=count_words, **SMALL | {"steps": 1}).train(PROMPTS, out=tmp_path / "out", quiet=True)
+
+
+def test_a_reward_that_is_nan_on_dev_prompts_alone_is_never_compared(tmp_path):
+    dev = [ask("How do I sew a shirt?")]
+
+    def nan_on_dev(prompts: list[str], replies: list[str]) -> list[float]:
+        return [math.nan if prompt in dev else 1.0 for prompt in prompts]
+
+    with pytest.raises(RecipeError, match="gave nan for reply 1 of 1"):
+        PPO("tiny", reward=nan_on_dev, dev_prompts=1, **SMALL | {"save_every": 1}).train(PROMPTS, dev=dev, out=tmp_path, quiet=True)
+    assert [set(row) & {"reward", "dev_reward"} for row in lines(tmp_path / "metrics.jsonl")] == [{"reward"}]
+
+
+def test_adapters_are_compared_on_dev_prompts_that_are_short_enough(tmp_path):
+    asked: list[list[str]] = []
+
+    def watched(prompts: list[str], replies: list[str]) -> list[float]:
+        asked.append(prompts)
+        return count_words(prompts, replies)
+
+    dev = [ask("How do I sew a shirt?"), ask("How do I sew a shirt? " * 60), ask("How do I plant a tree?")]
+    knobs = SMALL | {"steps": 1, "dev_prompts": 2}
+    trained = PPO("tiny", reward=watched, **knobs).train(PROMPTS, dev=dev, out=tmp_path / "out", quiet=True)
+    assert asked[-1] == dev[:1]  # the second is too long, the third one too many
+    assert trained.report["dev_reward"].keys() == {"1"}
+    with pytest.raises(ArtifactError, match="none of 1 dev prompts"):
+        PPO("tiny", reward=watched, **knobs).train(PROMPTS, dev=dev[1:2], out=tmp_path / "long", quiet=True)
+
+
+@pytest.mark.parametrize(("dev", "wanted"), [(PROMPTS[:1], 0), ([], 2)])
+def test_dev_prompts_without_their_number_and_the_reverse_are_refused(tmp_path, dev, wanted):
+    with pytest.raises(RecipeError, match=rf"{len(dev)} texts, and dev_prompts = {wanted}: give both, or neither"):
+        PPO("tiny", reward=count_words, dev_prompts=wanted, **SMALL).train(PROMPTS, dev=dev, out=tmp_path, quiet=True)
+
+
+def test_prompts_may_come_from_a_generator_and_are_no_single_text(tmp_path):
+    trained = PPO("tiny", reward=count_words, **SMALL | {"steps": 1}).train((p for p in PROMPTS), out=tmp_path / "out", quiet=True)
+    assert trained.report["prompts"] == 3
+    with pytest.raises(RecipeError, match="one string, where a list of texts is needed"):
+        PPO("tiny", reward=count_words).train(PROMPTS[0], out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_cell_that_is_run_again_loses_nothing(tmp_path):
+    """Neither of a training that was stopped nor of one that is done; and what resume=True does is told."""
+    stop_at = [3]
+
+    def until_told(prompts: list[str], replies: list[str]) -> list[float]:
+        stop_at[0] -= 1
+        if stop_at[0] == 0:
+            raise RuntimeError("stopped")
+        return count_words(prompts, replies)
+
+    def cell(**how):
+        return PPO("tiny", reward=until_told, **SMALL | {"steps": 3, "save_every": 1}).train(PROMPTS, out=tmp_path, quiet=True, **how)
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        cell()
+    kept = files(tmp_path)
+    assert any("checkpoint-2" in name for name in kept)
+    with pytest.raises(
+        ArtifactError, match=r"not finished; train\(..., resume=True\) goes on from step 2 of 3; to train anew choose another"
+    ):
+        cell()
+    assert files(tmp_path) == kept
+    trained = cell(resume=True)
+    kept = files(tmp_path)
+    with pytest.raises(ArtifactError, match=r"finished; train\(..., resume=True\) gives it back"):
+        cell()
+    stop_at[0] = 1  # a training would be stopped by its first reward
+    again = cell(resume=True)
+    assert files(tmp_path) == kept
+    assert (again.path, again.report) == (trained.path, trained.report)
+    assert again.model.reply(QUESTIONS, seed=1, max_new_tokens=8) == trained.model.reply(QUESTIONS, seed=1, max_new_tokens=8)
+    with pytest.raises(ArtifactError, match=r"PPO.seed changed 17 -> 18; other prompts"):
+        PPO("tiny", reward=until_told, seed=18, **SMALL | {"steps": 3, "save_every": 1}).train(PROMPTS[1:], out=tmp_path, resume=True)
+    assert files(tmp_path) == kept
+
+
+def test_what_lies_in_the_folder_already_is_not_touched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt/mine.pt").write_text("weights")
+    (tmp_path / "metrics.jsonl").write_text("mine\n")
+    before = files(tmp_path)
+    for resume in (False, True):
+        with pytest.raises(ArtifactError, match=r"metrics.jsonl, ckpt lies here, and no PPO training wrote it .*choose another folder"):
+            PPO("tiny", reward=count_words, **SMALL).train(PROMPTS, out=".", resume=resume, quiet=True)
+    assert files(tmp_path) == before
+
+
+def test_the_last_good_adapter_of_a_training_that_diverged_is_not_lost(tmp_path):
+    kept = tmp_path / "ckpt/last-good/adapter_model.safetensors"
+
+    def broken(prompts: list[str], replies: list[str]) -> list[float]:
+        raise RuntimeError("broken")
+
+    broken.__qualname__ = count_words.__qualname__
+    for reward, how, error, words in (
+        (count_words, {}, DivergedError, "last-good"),
+        (count_words, {}, ArtifactError, "holds a training already, not finished"),
+        (broken, {"resume": True}, RuntimeError, "broken"),
+    ):
+        with pytest.raises(error, match=words):
+            PPO("tiny", reward=reward, max_kl=1e-9, **SMALL | {"lr": 0.05}).train(PROMPTS, out=tmp_path, quiet=True, **how)
+        assert kept.is_file()
+
+
+@pytest.mark.parametrize(("gib", "on"), [(None, False), (80.0, False), (0.5, True)])
+def test_checkpointing_auto_is_decided_for_the_card(tmp_path, monkeypatch, gib, on):
+    switched: list[bool] = []
+    switch = AdapterBank.checkpointing
+    monkeypatch.setattr("lite.fit.cards.this_card", lambda: gib)
+    monkeypatch.setattr(AdapterBank, "checkpointing", lambda bank, on: (switched.append(on), switch(bank, on)))
+    PPO("tiny", reward=count_words, checkpointing="auto", **SMALL | {"steps": 1}).train(PROMPTS, out=tmp_path, quiet=True)
+    assert switched[0] is on
+
+
+def test_a_preset_with_a_reward_head_does_without_one_where_a_function_rewards():
+    spec = PPO("tiny", reward=count_words, preset="n_plus").spec
+    assert (spec.value_init, spec.kl_coef) == ("zero", 0.05)
+
+
+def test_mistakes_are_said_at_once(scorer, tmp_path):
     with pytest.raises(RecipeError, match="klcoef: no such key; did you mean 'kl_coef'"):
         PPO("tiny", reward=count_words, klcoef=0.1)
-    with pytest.raises(RecipeError, match="a function has no head"):
+    with pytest.raises(RecipeError, match=r"a function has no head .* take value_init='zero'"):
         PPO("tiny", reward=count_words, value_init="reward")
     with pytest.raises(RecipeError, match="a loaded model needs one"):
         PPO(object(), reward=count_words)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="a function or a reward stage's folder is needed"):
+        PPO("tiny", reward=None)  # type: ignore[arg-type]
+    with pytest.raises(
+        ArtifactError, match=r"reward: nowhere has no adapter/adapter_config.json and no .*a function is needed, or the folder"
+    ):
+        PPO("tiny", reward="nowhere")
+    with pytest.raises(ArtifactError, match=r"reward: .*adapter has no adapter/"):
+        PPO("tiny", reward=scorer / "adapter")
+    with pytest.raises(ArtifactError, match=r"start: .* has no adapter_config.json"):
+        PPO("tiny", reward=scorer, start=tmp_path)
 
 
 def test_no_prompt_that_is_short_enough_is_said(tmp_path):
