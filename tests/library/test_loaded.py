@@ -1,5 +1,7 @@
 """PPO on a model that somebody else has loaded: trained on from where it is, and given back as it came where that fails."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -7,12 +9,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lite import PPO, ask
+from lite import PPO, ask, load_policy
 from lite.errors import ArtifactError, PreconditionError, RecipeError
 from lite.knobs import BaseSpec
 from lite.micro import BASE_DIR
 from lite.model.adopt import digest_of_adapter, kind_of_weights
 from lite.model.base import load_base
+from lite.runs.read import read_json
 
 SMALL = {"steps": 2, "rollouts": 8, "minibatch": 4, "lr": 1e-3, "max_new_tokens": 16, "warmup_steps": 0, "kl_coef": 0.05}
 QUESTIONS = ["How do I bake bread?", "How do I plant beans?", "How do I make tea?"]
@@ -182,6 +185,25 @@ def test_a_finished_training_of_a_loaded_model_is_given_back_and_that_of_another
         next(p for name, p in other.named_parameters() if "lora_A" in name).mul_(1.001)
     with pytest.raises(ArtifactError, match="another training: other weights at the start"):
         ppo(other).train(PROMPTS, out=tmp_path, resume=True, quiet=True)
+
+
+def test_an_adapter_is_loaded_on_the_kind_of_base_that_it_was_trained_on(tmp_path):
+    trained = ppo(a_plain_model()).train(PROMPTS, out=tmp_path / "loaded", quiet=True)
+    named = PPO(BaseSpec(model="tiny", quantize="none"), reward=count_words, **SMALL | {"steps": 1})
+    named.train(PROMPTS, out=tmp_path / "named", quiet=True)
+    assert read_json(tmp_path / "loaded/ppo.json")["base"] == {"model": str(BASE_DIR), "quantize": "none"}
+
+    def four_bit(source: Path, **how) -> bool:
+        return any(isinstance(module, Linear4bit) for module in load_policy(source, **how).bank.base.model.modules())
+
+    for folder in (tmp_path / "loaded", tmp_path / "loaded/adapter", tmp_path / "named", tmp_path / "named/adapter"):
+        assert not four_bit(folder)
+        assert not four_bit(folder, base=str(BASE_DIR))
+        assert four_bit(folder, base=BaseSpec(model="tiny"))
+    policy = load_policy(tmp_path / "loaded")
+    assert policy.reply(QUESTIONS, seed=1, max_new_tokens=16) == trained.model.reply(QUESTIONS, seed=1, max_new_tokens=16)
+    (tmp_path / "named/adapter").rename(tmp_path / "alone")
+    assert four_bit(tmp_path / "alone", base="tiny")  # nothing is noted there
 
 
 def test_what_kind_of_weights_a_model_has():
