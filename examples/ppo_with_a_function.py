@@ -26,7 +26,7 @@ def main(out: Path) -> tuple[float, float]:
     ppo = PPO(
         "tiny", reward=friendly_and_short, steps=6, rollouts=32, minibatch=16, lr=3e-3, warmup_steps=0, kl_coef=0.02, max_new_tokens=48
     )
-    trained = ppo.train(PROMPTS, out=out)
+    trained = ppo.train(PROMPTS, out=out, resume=True)  # run again, it gives back what is finished there
     steps = trained.metrics()
     first, last = steps[0]["reward"], steps[-1]["reward"]
     print(f"mean reward {first:.2f} -> {last:.2f}; KL to the base {steps[-1]['kl']:.2f} nats per reply")
