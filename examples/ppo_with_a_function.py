@@ -30,8 +30,10 @@ def main(out: Path) -> tuple[float, float]:
     steps = trained.metrics()
     first, last = steps[0]["reward"], steps[-1]["reward"]
     print(f"mean reward {first:.2f} -> {last:.2f}; KL to the base {steps[-1]['kl']:.2f} nats per reply")
+    questions = ["How do I bake bread?", "How do I sew a shirt?", "How do I plant beans?"]
     for name, model in (("base", trained.model.base), ("policy", trained.model)):
-        print(f"{name}: {model.reply(['How do I bake bread?'], seed=1, max_new_tokens=48)[0]}")
+        for question, reply in zip(questions, model.reply(questions, seed=1, max_new_tokens=48), strict=True):
+            print(f"{name:7}{question}  {reply}")
     print(f"the adapter, plain PEFT: {trained.adapter}")
     return first, last
 
