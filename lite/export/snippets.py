@@ -12,8 +12,11 @@ ASKED = prompt([Turn("human", "How do I bake bread?")]) + " With flour and yeast
 READ_BY_OLLAMA = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Olmo3ForCausalLM", "MixtralForCausalLM", "Ministral3ForCausalLM")
 """Architectures that Ollama imports from safetensors (convert/convert.go at 01cf744); others go through llama.cpp's converter."""
 STOPS = (
-    f"A reply ends with the start of the next human turn, {STOP!r}, which is in `generation_config.json` as a stop string: programs that do not "
-    "read it there (vLLM, llama.cpp) have to be told, as `stop` of a request."
+    f"A reply ends with the start of the next human turn, {STOP!r}: a string of several tokens, none of which ends a reply by itself. It is in "
+    "`generation_config.json` as a stop string, so that `transformers serve` ends there without being told. transformers looks for it with the "
+    "tokenizer, which `generate` and pipelines have to be given: `model.generate(**ids, tokenizer=tokenizer)`, "
+    "`pipe(asked, tokenizer=pipe.tokenizer)`. Without it they end with `There are one or more stop strings [...] but we could not locate a "
+    "tokenizer`. Programs that do not read it there (vLLM, llama.cpp) have to be told, as `stop` of a request."
 )
 
 
@@ -53,7 +56,7 @@ def _base_word(subject: Subject) -> str:
 
 
 def load_merged() -> str:
-    return f"""from transformers import AutoModelForCausalLM, AutoTokenizer
+    return f"""from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 here = "."  # this folder, or this repository's id
 tokenizer = AutoTokenizer.from_pretrained(here)
@@ -62,6 +65,10 @@ asked = [{{"role": "user", "content": "How do I bake bread?"}}]
 ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 reply = model.generate(**ids, tokenizer=tokenizer)  # the tokenizer finds the stop string
 print(tokenizer.decode(reply[0, ids["input_ids"].shape[1]:], skip_special_tokens=True).removesuffix({json.dumps(STOP)}))
+
+pipe = pipeline("text-generation", here)  # or so
+said = pipe(asked, tokenizer=pipe.tokenizer)[0]["generated_text"][-1]["content"]
+print(said.removesuffix({json.dumps(STOP)}))
 """
 
 

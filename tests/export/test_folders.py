@@ -134,6 +134,19 @@ def test_a_merged_model_answers_and_stops_with_transformers_alone(run):
     assert ended and all(ended)
 
 
+def test_the_cards_lines_run_as_they_stand(run):
+    """In the exported folder, with `generate` and a pipeline; a plain call without the tokenizer ends as the card says."""
+    made = export(run, "merged", ask=no_card)
+    card = (made.path / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", card, re.S)[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=made.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pipe(asked, tokenizer=pipe.tokenizer)" in code and STOP not in done.stdout and done.stdout.strip()
+    told = re.search(r"`There are one or more stop strings \[\.\.\.\] (.*?)`", card)[1]
+    with pytest.raises(ValueError, match=f"There are one or more stop strings.*{told}"):
+        plain(made.path).generate(torch.tensor([[1, 2]]))
+
+
 def test_a_base_from_the_hub_is_named_with_its_commit_and_its_licence(run, tmp_path, monkeypatch):
     """The cached snapshot is what is merged onto; card and adapter name the id, the commit and the licence of its card."""
     commit = "0123456789abcdef0123456789abcdef01234567"
