@@ -60,6 +60,7 @@ def read_questions(file: Path, format: str, task: Task, most: int | None = None)
     read: Callable[[Any, int, Task], Question] = _mt_bench if format == "mt_bench" else _plain
     found: list[Question] = []
     problems: list[str] = []
+    benched = False
     for number, (place, row) in enumerate(_rows(file)):
         if most is not None and len(found) == most:
             break
@@ -69,13 +70,15 @@ def read_questions(file: Path, format: str, task: Task, most: int | None = None)
             found.append(read(row, number, task))
         except SchemaError as e:
             problems.append(f"{place}: {e}")
+            benched = benched or (format != "mt_bench" and _of_mt_bench(row))
     twice = sorted({q.id for q in found if sum(other.id == q.id for other in found) > 1}) if len({q.id for q in found}) < len(found) else []
     problems += [f"the id {id} is there twice" for id in twice]
     if not found and not problems:
         problems.append("no questions")
     if problems:
         more = [f"... and {len(problems) - MOST_SHOWN} more"] if len(problems) > MOST_SHOWN else []
-        raise RecipeError(str(file), [*problems[:MOST_SHOWN], *more])
+        near = ["rows of MT-bench have question_id, and turns that are texts: did you mean --format mt_bench?"] if benched else []
+        raise RecipeError(str(file), [*problems[:MOST_SHOWN], *more, *near])
     return found
 
 
@@ -98,6 +101,11 @@ def _plain(row: Any, number: int, task: Task) -> Question:
     if isinstance(found, Unreadable):
         raise SchemaError(REASONS[found.reason])
     return Question(str(row.get("id", number)), found.turns, row=row)
+
+
+def _of_mt_bench(row: Any) -> bool:
+    turns = row.get("turns") if isinstance(row, Mapping) else None
+    return isinstance(turns, list) and "question_id" in row and all(isinstance(turn, str) for turn in turns)
 
 
 def _mt_bench(row: Any, number: int, task: Task) -> Question:

@@ -49,6 +49,18 @@ def test_mt_bench(tmp_path):
     assert row["model_id"] == "rlcd-ppo" and row["tstamp"] == 1.5 and len(row["answer_id"]) == 22
 
 
+def test_questions_of_mt_bench_under_another_format_are_told_once(tmp_path):
+    file = lines(tmp_path / "q.jsonl", *({"question_id": i, "turns": ["Write.", "Again."]} for i in range(2)))
+    for format in ("jsonl", "alpaca_eval"):
+        with pytest.raises(RecipeError) as told:
+            read_questions(file, format, TASK)
+        assert [p.split(":")[0] for p in told.value.problems[:2]] == ["line 1", "line 2"]
+        assert len(told.value.problems) == 3 and told.value.problems[2].endswith("did you mean --format mt_bench?")
+    with pytest.raises(RecipeError) as told:
+        read_questions(lines(tmp_path / "r.jsonl", {"turns": ["x"]}), "jsonl", TASK)
+    assert "--format" not in str(told.value)
+
+
 def test_another_text_under_the_same_id_is_another_question(tmp_path):
     one, other = (read_questions(lines(tmp_path / "q.jsonl", {"id": "a", "prompt": p}), "jsonl", TASK)[0] for p in ("Hi", "Ho"))
     assert one.key != other.key
