@@ -53,3 +53,8 @@ class StageError(LiteError, RuntimeError):
 
 class Stopped(BaseException):
     """Not an error, so no ``except Exception`` takes it for one: the user asked the run to stop, and it can be resumed."""
+
+
+def extra(name: str) -> str:
+    """How an extra of lite's gets installed: from its folder, since no registry has the package."""
+    return f"pip install -e '.[{name}]' in lite's folder"

@@ -1,7 +1,7 @@
 """Public benchmarks through lm-eval, on the base and the adapters as they are loaded: what alignment cost elsewhere.
 
 The harness is given the very model that the bank holds, in 4 bits, once as it is and once under each adapter: the base is read once,
-and both columns of the table stand on the same weights. It is an extra: ``pip install 'lite-align[eval]'``.
+and both columns of the table stand on the same weights. It is an extra: ``pip install -e '.[eval]'``.
 """
 
 import logging
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lite.errors import PreconditionError, RecipeError
+from lite.errors import PreconditionError, RecipeError, extra
 from lite.model.bank import AdapterBank
 
 NO_NUMBERS = ("alias", "sample_len", "name", "samples")
@@ -49,7 +49,7 @@ def installed() -> Any:
     try:
         import lm_eval  # pyright: ignore[reportMissingImports]  an extra
     except ImportError as e:
-        raise PreconditionError(f"--suite lm-eval: {e}; it is an extra: pip install 'lite-align[eval]'") from e
+        raise PreconditionError(f"--suite lm-eval: {e}; it is an extra: {extra('eval')}") from e
     return lm_eval
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from lite.errors import PreconditionError
+from lite.errors import PreconditionError, extra
 from lite.knobs import BaseSpec
 from lite.runs.env import cache_folder
 
@@ -44,7 +44,7 @@ def chosen(spec: BaseSpec) -> bool:
     if spec.backend == "auto":
         return installed and _nvidia(spec)
     if not installed:
-        raise PreconditionError(f"base.backend: unsloth is not installed; pip install 'lite-align[unsloth]', or {PLAIN}")
+        raise PreconditionError(f"base.backend: unsloth is not installed; {extra('unsloth')}, or {PLAIN}")
     if not _nvidia(spec) and os.environ.get(FORCE_CPU) != "1":
         raise PreconditionError(f"base.backend: unsloth wants an NVIDIA GPU and `base.device` auto or cuda; {PLAIN}")
     return True

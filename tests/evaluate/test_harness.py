@@ -33,7 +33,7 @@ def test_a_change_has_the_error_of_both():
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="lm-eval is installed")
 def test_without_the_extra_it_is_said_how_to_get_it():
-    with pytest.raises(PreconditionError, match=r"lite-align\[eval\]"):
+    with pytest.raises(PreconditionError, match=r"pip install -e '\.\[eval\]' in lite's folder"):
         harness.tasks_of(["arc"], None)
 
 

@@ -66,7 +66,9 @@ def test_auto_takes_it_where_it_is_installed_and_the_gpu_is_nvidias(machine):
 
 def test_what_is_missing_is_one_line_with_what_to_do(machine, monkeypatch):
     machine(installed=False)
-    with pytest.raises(PreconditionError, match=r"base\.backend: unsloth is not installed; pip install 'lite-align\[unsloth\]', or") as e:
+    with pytest.raises(
+        PreconditionError, match=r"base\.backend: unsloth is not installed; pip install -e '\.\[unsloth\]' in lite's folder, or"
+    ) as e:
         unsloth.chosen(spec("unsloth"))
     assert e.value.exit_code == 3
     for facts, fields in (({"gpu": False}, {}), ({"hip": "6.4"}, {}), ({}, {"device": "cpu"})):
