@@ -13,9 +13,10 @@ import yaml
 
 from lite import __version__, tasks
 from lite.contracts import CONTRACTS
-from lite.export.licences import PROMPTS, Licence
+from lite.export.licences import PROMPTS, WRITERS, Licence
 from lite.export.subject import Subject
 from lite.knobs import base_of
+from lite.knobs.writing import PreferencesSpec
 from lite.plan import effective
 from lite.runs.env import PACKAGES
 from lite.runs.journal import clean
@@ -30,6 +31,13 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "preferences": ("training on preferences that people, or the embedded world's oracle, have labelled", ""),
     "tuning": ("supervised training", ""),
 }
+STOPPED = "how `{}` ended: `turn`, before the next human turn; `eos`, with the end-of-text token; `length`, cut at the limit of tokens"
+LABELLED: Mapping[str, str] = {
+    "contrast": "Nobody compared the two responses: `chosen` is the one written under the better of two prompts, and may be the worse one.",
+    "score": "A model chose between the two responses by the odds of two letters; what it prefers for a wrong reason is labelled so too.",
+    "pair": "A model judged responses, its own among them: what it overrates, such as length or its own style, is labelled so too.",
+}
+"""What to know of the labels, by the kind of stage that gave them last."""
 ABSOLUTE = re.compile(r"(?<![\w/.:])(?:~|[A-Za-z]:)?/(?:[^\s/'\"]+/)+(?=[^\s/'\"]+)")
 TRAININGS = ("ppo", "dpo", "sft", "reward")
 MODEL_FIGURES = ("success", "score", "reward", "kl_to_base", "tokens", "stop_rate")
@@ -103,15 +111,17 @@ def model_card(subject: Subject, licence: Licence, use: Use, *, title: str, extr
 
 
 def dataset_card(subject: Subject, licence: Licence, *, title: str, rows: int, columns: Iterable[str]) -> str:
+    found = _hub_datasets(subject)
     head = {
         **licence.metadata(),
         "task_categories": ["text-generation"],
         "tags": [method(subject), "preference", "dpo", "trl", "lite"],
         "size_categories": [_size(rows)],
-        **({"source_datasets": found} if (found := _hub_datasets(subject)) else {}),
+        **({"source_datasets": found} if found else {}),
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train.jsonl"}]}],
     }
     own = {
+        "id": "which prompt of the run it is; pairs of one prompt share it",
         "prompt": "the dialogue so far, ending with an open assistant tag",
         "chosen": "the preferred response, with the white space before it",
         "rejected": "the other response",
@@ -121,6 +131,8 @@ def dataset_card(subject: Subject, licence: Licence, *, title: str, rows: int, c
         "index": "which pair of stage directions",
         "attempts": "draws that the pair took",
         "turned": "whether a scorer turned the pair round",
+        "stop_chosen": STOPPED.format("chosen"),
+        "stop_rejected": STOPPED.format("rejected"),
         "review": "what a person decided: keep, or flip (turned round by hand); excluded pairs are not here",
     }
     listed = "\n".join(f"| `{name}` | {own.get(name, 'provenance')} |" for name in columns)
@@ -138,9 +150,9 @@ def dataset_card(subject: Subject, licence: Licence, *, title: str, rows: int, c
         "## Data and provenance",
         _provenance(subject),
         "## Limits",
-        _limits(subject),
+        _limits_of_pairs(subject),
         "## Licence",
-        licence.sentence(subject.base_name) + " The prompts' own licence is named above.",
+        licence.sentence(subject.base_name) + (" The prompts' own licence is named above." if found else ""),
         "## Made with",
         _made_with(subject),
     ]
@@ -270,6 +282,24 @@ def _limits(subject: Subject) -> str:
     return "\n".join(f"- {line}" for line in said)
 
 
+def _limits_of_pairs(subject: Subject) -> str:
+    """What whoever learns from the pairs should know of them; of the models that the run made it says nothing."""
+    kinds = [stage.kind for stage in subject.history]
+    by = next((kind for kind in reversed(kinds) if kind in LABELLED), None)
+    said = [LABELLED[by]] if by else []
+    if labelled := {str(stage.spec.source) for stage in subject.history if isinstance(stage.spec, PreferencesSpec)}:
+        by = "the embedded world's oracle" if labelled == {"micro"} else "the people whom the source names"
+        said.append(f"Labels of `preferences` are the verdicts of {by}, and their taste.")
+    if any(kind in WRITERS for kind in kinds):
+        said.append("The responses were written by a model, and not checked for truth.")
+    said.append("Prompts of one task: Human and Assistant turns, no system message and no tools.")
+    if "harm" in subject.recipe.task:
+        said.append("Prompts and responses may be offensive: models are asked for bad replies too, to learn from.")
+    if "micro" in subject.sources:
+        said.append("The prompts are those of the embedded world of lite, small and closed: of use to test a method, and for nothing else.")
+    return "\n".join(f"- {line}" for line in said)
+
+
 def _made_with(subject: Subject) -> str:
     env = read_json(subject.run.folder.env)
     versions = {name: version for name, version in (env.get("packages") or {}).items() if name in PACKAGES and version}
@@ -282,8 +312,7 @@ def _made_with(subject: Subject) -> str:
 
 
 def _hub_datasets(subject: Subject) -> list[str]:
-    sources = [str(getattr(stage.spec, "source", "")) for stage in subject.history]
-    return list(dict.fromkeys(PROMPTS[source][0] for source in sources if source in PROMPTS))
+    return [PROMPTS[source][0] for source in subject.sources if source in PROMPTS]
 
 
 def _size(rows: int) -> str:

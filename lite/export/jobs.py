@@ -31,7 +31,7 @@ def write_pairs(subject: Subject, licence: Licence, out: Path, *, job: bool) -> 
     title = f"Preference pairs of {subject.recipe.name}, {subject.stage.id}"
     card = cards.dataset_card(subject, licence, title=title, rows=len(rows), columns=list(rows[0]))
     if job:
-        card = _job(subject, out) + card[card.index("## Columns") :]
+        card = card[: card.index("# ")] + _job(subject, out) + card[card.index("## Columns") :]
     (out / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """What of a run is taken out: one finished stage, with the base, the task and the decoding that belong to it. Torch-free."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +69,12 @@ class Subject:
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(stage.kind for stage in self.history))
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Where prompts and labels are from: a name that lite knows, or a place on disk; each once."""
+        found = (str(source) for stage in self.history if (source := getattr(stage.spec, "source", None)))
+        return tuple(dict.fromkeys(found))
 
     def record(self, id: str) -> StageRecord | None:
         return next((record for record in self.run.stages() if record.id == id and record.done), None)

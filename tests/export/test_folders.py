@@ -206,6 +206,32 @@ def test_a_data_set_holds_the_reviewed_pairs(run, tmp_path):
     assert "| `p_plus` |" in card.text
 
 
+def test_cards_of_pairs_speak_of_pairs(run, tmp_path):
+    """No limit of a trained model, no licence that is named nowhere, and no column without a meaning."""
+    for what in ("dataset", "job"):
+        text = (export(run, what, to=tmp_path / what, ask=no_card).path / "README.md").read_text(encoding="utf-8")
+        assert ModelCard(text, ignore_metadata_errors=False).data.license == "apache-2.0"
+        for other in ("is rewarded", "was rewarded", "adapter was", "The base is a toy", "own licence is named above", "| provenance |"):
+            assert other not in text, other
+        for said in (
+            "Nobody compared the two responses",
+            "embedded world of lite, small and closed",
+            "| `id` | which prompt",
+            "how `rejected` ended",
+        ):
+            assert said in text, said
+        first = (tmp_path / what / "train.jsonl").read_text(encoding="utf-8").splitlines()[0]
+        table = text.partition("## Columns")[2].partition("##")[0]
+        assert set(json.loads(first)) == set(re.findall(r"^\| `(\w+)` \| ", table, re.M))
+    resolved = run.folder.resolved.read_text(encoding="utf-8")
+    run.folder.resolved.write_text(_with_preferences(resolved, "hh-rlhf"), encoding="utf-8")
+    text = (export(run, "dataset", stage="contrast", ask=no_card).path / "README.md").read_text(encoding="utf-8")
+    assert (
+        "The prompts' own licence is named above" in text and "[Anthropic/hh-rlhf]" in text and "the people whom the source names" in text
+    )
+    assert "written by a model" not in text and "Nobody compared" not in text
+
+
 def test_the_job_runs_in_trl(run, tmp_path):
     made = export(run, "job", to=tmp_path / "job", ask=no_card)
     assert (made.path / "train.jsonl").read_text(encoding="utf-8").count(json.dumps(STOP)[1:-1]) >= 8  # every response ends
