@@ -121,12 +121,12 @@ def _adapter(subject: Subject, base: Path, licence: Licence, out: Path) -> None:
     assert isinstance(subject.artifact, Policy | Reward)
     source = subject.artifact.adapter
     config = subject.artifact.read_json(f"adapter/{CONFIG}")
-    config |= {"base_model_name_or_path": subject.base_place, "revision": _commit(subject, base), "target_modules": sorted(TARGETS)}
+    config |= {"base_model_name_or_path": subject.base_word, "revision": _commit(subject, base), "target_modules": sorted(TARGETS)}
     if isinstance(subject.artifact, Reward):
         use = _classifier(subject, subject.artifact, config, out)
     else:
         shutil.copyfile(source / WEIGHTS, out / WEIGHTS)
-        use = Use("peft", "adapter", snippets.load_adapter(subject))
+        use = Use("peft", "adapter", snippets.load_adapter(subject), notes=snippets.base_notes(subject))
     publish.write_json(out / CONFIG, config)
     _speech(subject, base, out)
     title = f"{subject.base_name}, {subject.recipe.name}, {subject.stage.id}: adapter"
@@ -145,11 +145,14 @@ def _classifier(subject: Subject, reward: Reward, config: dict[str, Any], out: P
     if pool != "last":
         shutil.copyfile(reward.adapter / WEIGHTS, out / WEIGHTS)
         return Use(
-            "peft", "adapter", snippets.load_adapter(subject), notes=("The reward is the mean of `head.safetensors` over the response.",)
+            "peft",
+            "adapter",
+            snippets.load_adapter(subject),
+            notes=("The reward is the mean of `head.safetensors` over the response.", *snippets.base_notes(subject)),
         )
     config |= {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
     save_file({**weights, "base_model.model.score.weight": head["weight"]}, out / WEIGHTS, metadata={"format": "pt"})
-    return Use("peft", "adapter", snippets.load_classifier(subject, float(head["bias"])))
+    return Use("peft", "adapter", snippets.load_classifier(subject, float(head["bias"])), notes=snippets.base_notes(subject))
 
 
 def _commit(subject: Subject, base: Path) -> str | None:

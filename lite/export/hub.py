@@ -1,5 +1,10 @@
 """Push an exported folder to the Hugging Face Hub. What is secret stays in the environment: the Hub's client finds the login by itself."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lite.errors import PreconditionError, RecipeError
@@ -25,16 +30,31 @@ def push(exported: "Exported", repo: str, *, private: bool = True, api: Any = No
     kind = "dataset" if exported.what in ("dataset", "job") else "model"
     try:
         found = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=getattr(found, "repo_id", repo),
-            repo_type=kind,
-            folder_path=str(exported.path),
-            commit_message=f"{exported.what} of {exported.subject.stage.id}, run {exported.subject.run.name}",
-        )
+        with _without_place(exported) as folder:
+            api.upload_folder(
+                repo_id=getattr(found, "repo_id", repo),
+                repo_type=kind,
+                folder_path=str(folder),
+                commit_message=f"{exported.what} of {exported.subject.stage.id}, run {exported.subject.run.name}",
+            )
     except (HfHubHTTPError, HFValidationError, OSError) as e:
         why = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise PreconditionError(f"--push {repo}: {why} (log in with `hf auth login`; the folder is whole in {exported.path})") from e
     return str(found)
+
+
+@contextmanager
+def _without_place(exported: "Exported") -> Iterator[Path]:
+    """The folder to send: of a job that names a base's place on this machine, so that it runs here, a copy that does not."""
+    if exported.what != "job" or exported.subject.base_on_hub:
+        yield exported.path
+        return
+    from lite.export import jobs
+
+    with tempfile.TemporaryDirectory(prefix="lite-push-") as made:
+        copy = Path(shutil.copytree(exported.path, Path(made) / exported.path.name))
+        jobs.forget_place(copy, exported.subject)
+        yield copy
 
 
 def check(subject: Subject, what: str, repo: str) -> None:

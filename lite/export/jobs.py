@@ -16,6 +16,7 @@ from lite.export.subject import Subject
 from lite.knobs.training import DpoSpec
 from lite.model.plain import TARGETS
 from lite.runs import publish
+from lite.runs.read import read_json
 from lite.text.dialogue import STOP
 
 
@@ -54,10 +55,9 @@ def _job(subject: Subject, out: Path) -> str:
         "targets": sorted(TARGETS),
         "seed": subject.recipe.seed,
     }
-    publish.write_json(out / "job.json", settings)
+    _write(settings, out)
     script = resources.files("lite.export") / "train_dpo.py.txt"
     (out / "train_dpo.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
-    (out / "axolotl.yaml").write_text(yaml.safe_dump(_axolotl(settings), sort_keys=False), encoding="utf-8")
     return (
         f"# A DPO job on the pairs of {subject.recipe.name}, {subject.stage.id}\n\n"
         "To go on elsewhere, on several GPUs or with other losses: `job.json` holds the knobs, `train.jsonl` the pairs, each response "
@@ -65,7 +65,29 @@ def _job(subject: Subject, out: Path) -> str:
         "```sh\npip install 'trl==1.12.*' peft bitsandbytes datasets && python train_dpo.py        # TRL\n"
         "accelerate launch train_dpo.py                                                          # TRL on several GPUs\n"
         "axolotl train axolotl.yaml                                                              # axolotl\n```\n\n"
+        f"{_about_base(subject)}"
     )
+
+
+def _about_base(subject: Subject) -> str:
+    if subject.base_on_hub:
+        return ""
+    which = "the embedded tiny base of lite, the folder `lite/micro/base` of the package" if subject.base.model == "tiny" else "a folder"
+    name = "" if subject.base.model == "tiny" else f", `{subject.base_name}`"
+    return (
+        f"The base is {which}{name}; no hub has it. `job.json` and `axolotl.yaml` name its place on the machine that wrote them, or, once "
+        f"pushed, `{subject.base_word}`: elsewhere say where it lies, `python train_dpo.py --base PLACE`, or `base_model` in `axolotl.yaml`.\n\n"
+    )
+
+
+def forget_place(folder: Path, subject: Subject) -> None:
+    """In a job's folder, put a name in the place of the base's folder on this machine."""
+    _write({**read_json(folder / "job.json"), "base": subject.base_word}, folder)
+
+
+def _write(settings: Mapping[str, Any], out: Path) -> None:
+    publish.write_json(out / "job.json", settings)
+    (out / "axolotl.yaml").write_text(yaml.safe_dump(_axolotl(settings), sort_keys=False), encoding="utf-8")
 
 
 def _axolotl(job: Mapping[str, Any]) -> dict[str, Any]:

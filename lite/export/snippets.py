@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lite.export.subject import Subject
@@ -22,7 +21,7 @@ STOPS = (
 
 def load_adapter(subject: Subject) -> str:
     revision = f', revision="{subject.base.revision}"' if subject.base.revision else ""
-    return f'''from peft import PeftModel
+    return f'''{_imports(subject)}from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 here = "."  # this folder, or this repository's id
@@ -37,7 +36,7 @@ print(tokenizer.decode(reply[0, ids["input_ids"].shape[1]:], skip_special_tokens
 
 
 def load_classifier(subject: Subject, bias: float) -> str:
-    return f"""import torch
+    return f"""{_imports(subject)}import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -51,8 +50,24 @@ with torch.no_grad():
 """
 
 
+def base_notes(subject: Subject) -> tuple[str, ...]:
+    """Which base it is, where no hub has it."""
+    if subject.base_on_hub:
+        return ()
+    if subject.base.model == "tiny":
+        return ("The base is the embedded tiny base of lite: the folder `lite/micro/base` of the package, wherever lite is installed.",)
+    return (
+        f"The base is a folder, `{subject.base_name}`, of whoever exported this; no hub has it. Put the place where you have it into "
+        f"the lines below, for `{subject.base_word}`.",
+    )
+
+
+def _imports(subject: Subject) -> str:
+    return "from pathlib import Path\n\nimport lite\n" if subject.base.model == "tiny" else ""
+
+
 def _base_word(subject: Subject) -> str:
-    return json.dumps(subject.base.model if subject.base_on_hub else f"path/to/{Path(subject.base_place).name}")
+    return 'Path(lite.__file__).parent / "micro/base"' if subject.base.model == "tiny" else json.dumps(subject.base_word)
 
 
 def load_merged() -> str:

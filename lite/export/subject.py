@@ -44,9 +44,14 @@ class Subject:
 
     @property
     def base_place(self) -> str:
-        """What PEFT and transformers load the base by: its Hub id or its folder."""
+        """What PEFT and transformers load the base by on this machine: its Hub id or its folder."""
         folder = tiny_folder() if self.base.model == "tiny" else Path(self.base.model).expanduser()
         return self.base.model if self.base_on_hub else str(folder.resolve())
+
+    @property
+    def base_word(self) -> str:
+        """What is written down for others to load the base by: its Hub id, lite's own name for its tiny base, or a folder beside them."""
+        return self.base.model if self.base_on_hub or self.base.model == "tiny" else f"./{self.base_name}"
 
     @cached_property
     def lead(self) -> str:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lite import validate
 from lite.errors import ArtifactError, PreconditionError, RecipeError
 from lite.export import folders, hub
 from lite.export.folders import MARK, export
+from lite.library.policy import load_policy
 from lite.model.encoding import Row, encode, encode_row
 from lite.model.forward import reward_rows
 from lite.plan import tiny_folder
@@ -66,11 +68,45 @@ def test_a_reloaded_adapter_gives_the_same_logits(run, bank):
 def test_an_adapter_names_its_base_and_its_layers(run):
     made = export(run, "adapter", ask=no_card)
     config = json.loads((made.path / "adapter_config.json").read_text(encoding="utf-8"))
-    assert config["base_model_name_or_path"] == str(tiny_folder())
+    assert config["base_model_name_or_path"] == "tiny"
     assert config["target_modules"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
     assert made.path == run.folder.path / "export" / "ppo-adapter"
     marked = json.loads((made.path / MARK).read_text(encoding="utf-8"))
     assert (marked["stage"], marked["stop"], marked["seed"]) == ("ppo", STOP, 17)
+
+
+def test_an_adapter_of_the_tiny_base_is_loaded_as_its_card_says(run):
+    """The policy's lines and the reward model's, and by lite, on whatever machine: no place of this one is in any file."""
+    for stage in ("ppo", "reward"):
+        made = export(run, "adapter", stage=stage, ask=no_card)
+        code = _code(made)
+        assert "the embedded tiny base of lite: the folder `lite/micro/base`" in (made.path / "README.md").read_text(encoding="utf-8")
+        done = subprocess.run([sys.executable, "-c", code], cwd=made.path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
+        assert not _holding(made.path, str(tiny_folder().parent))
+    made = export(run, "adapter", ask=no_card)
+    assert len(load_policy(made.path).reply(["How do I sew a shirt?"], max_new_tokens=4)) == 1
+
+
+def test_an_adapter_of_a_folder_names_the_folder_and_no_place(run, tmp_path):
+    shutil.copytree(tiny_folder(), tmp_path / "my-base")
+    text = run.folder.resolved.read_text(encoding="utf-8").replace("model: tiny", f"model: {tmp_path / 'my-base'}")
+    run.folder.resolved.write_text(text, encoding="utf-8")
+    made = export(run, "adapter", to=tmp_path / "adapter", ask=no_card)
+    config = json.loads((made.path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "./my-base" and not _holding(made.path, str(tmp_path))
+    assert "The base is a folder, `my-base`" in (made.path / "README.md").read_text(encoding="utf-8")
+    assert 'from_pretrained("./my-base"' in _code(made)
+
+
+def _code(made) -> str:
+    """The Python lines of the card."""
+    return re.search(r"```python\n(.*?)```", (made.path / "README.md").read_text(encoding="utf-8"), re.S)[1]
+
+
+def _holding(folder, text: str) -> list[str]:
+    """The files that a text is in."""
+    return [file.name for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
 
 
 def test_a_reward_adapter_is_a_sequence_classifier(run, bank):
@@ -138,7 +174,7 @@ def test_the_cards_lines_run_as_they_stand(run):
     """In the exported folder, with `generate` and a pipeline; a plain call without the tokenizer ends as the card says."""
     made = export(run, "merged", ask=no_card)
     card = (made.path / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", card, re.S)[1]
+    code = _code(made)
     done = subprocess.run([sys.executable, "-c", code], cwd=made.path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "pipe(asked, tokenizer=pipe.tokenizer)" in code and STOP not in done.stdout and done.stdout.strip()
@@ -322,6 +358,23 @@ def test_a_push_makes_the_repository_and_uploads_the_folder_once(run):
     (_, repo, options), (_, sent) = api.calls
     assert repo == "me/model" and options == {"repo_type": "model", "private": True, "exist_ok": True}
     assert sent["folder_path"] == str(made.path) and sent["repo_type"] == "model"
+
+
+def test_a_pushed_job_leaves_this_machines_places_at_home(run, tmp_path):
+    made, seen = export(run, "job", to=tmp_path / "job", ask=no_card), {}
+
+    class Reading(StubHub):
+        def upload_folder(self, **options):
+            folder = Path(options["folder_path"])
+            seen["held"] = _holding(folder, str(tiny_folder().parent))
+            seen["base"] = json.loads((folder / "job.json").read_text(encoding="utf-8"))["base"]
+            seen["axolotl"] = yaml.safe_load((folder / "axolotl.yaml").read_text(encoding="utf-8"))["base_model"]
+            seen["files"] = {file.name for file in folder.iterdir()}
+
+    hub.push(made, "me/job", api=Reading())
+    assert seen == {"held": [], "base": "tiny", "axolotl": "tiny", "files": {file.name for file in made.path.iterdir()}}
+    assert json.loads((made.path / "job.json").read_text(encoding="utf-8"))["base"] == str(tiny_folder())  # here it runs as it is
+    assert "train_dpo.py --base PLACE" in (made.path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_push_that_cannot_be_is_told(run):
