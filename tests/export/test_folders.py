@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from lite import validate
 from lite.errors import ArtifactError, PreconditionError, RecipeError
-from lite.export import folders, hub
+from lite.export import folders, hub, jobs
 from lite.export.folders import MARK, export
 from lite.library.policy import load_policy
 from lite.model.encoding import Row, encode, encode_row
@@ -268,11 +268,15 @@ def test_cards_of_pairs_speak_of_pairs(run, tmp_path):
     assert "written by a model" not in text and "Nobody compared" not in text
 
 
-def test_the_job_runs_in_trl(run, tmp_path):
+@pytest.mark.parametrize("pushed", [False, True])
+def test_the_job_runs_in_trl(run, tmp_path, pushed):
+    """As it was written, and as somebody else gets it, who says where the base lies."""
     made = export(run, "job", to=tmp_path / "job", ask=no_card)
     assert (made.path / "train.jsonl").read_text(encoding="utf-8").count(json.dumps(STOP)[1:-1]) >= 8  # every response ends
+    if pushed:
+        jobs.forget_place(made.path, made.subject)
     done = subprocess.run(
-        [sys.executable, "train_dpo.py", "--max-steps", "1", "--out", str(tmp_path / "out")],
+        [sys.executable, "train_dpo.py", "--max-steps", "1", "--out", str(tmp_path / "out"), *(("--base", str(tiny_folder())) * pushed)],
         cwd=made.path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
