@@ -34,7 +34,7 @@ from lite.knobs import BaseSpec, OwnBase, Spec
 from lite.runs import trackers
 from lite.unroll import MOST_ROUNDS, PREVIOUS, Entry, resolve, unroll
 from lite.wiring import Wire, wire
-from lite.yamltext import hint, parse, shown
+from lite.yamltext import hint, near, parse, shown
 
 SWEEP = "sweep."
 TOP = ("base", "seed", "task", "stages", "rounds", "each_round", "finally", "sweep", "track")
@@ -108,7 +108,7 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
     task = _task(raw.get("task"), problems)
     track = raw.get("track")
     if track is not None and track not in trackers.NAMES:
-        problems.append(f"track: {', '.join(trackers.NAMES)} are known (got {shown(track)}){hint(str(track), trackers.NAMES)}")
+        problems.append(f"track: {', '.join(trackers.NAMES)} are known (got {shown(track)}){near(str(track), trackers.NAMES)}")
     for entry in entries:
         if entry.kind in CONTRACTS:
             _complete_own_base(entry, base)
@@ -290,8 +290,8 @@ def _task(raw: Any, problems: list[str]) -> str:
     try:
         tasks.load(raw)
     except RecipeError as e:
-        near = hint(raw, tasks.names()) if e.where == "task" else ""
-        problems.extend(f"task: {p}{near if near.startswith(';') else ''}" for p in e.problems)
+        meant = near(raw, tasks.names()) if e.where == "task" else ""
+        problems.extend(f"task: {p}{meant}" for p in e.problems)
     except (OSError, UnicodeDecodeError, ValueError) as e:
         problems.append(f"task: {shown(raw)} cannot be read: {e}")
     return raw
@@ -329,8 +329,8 @@ def _problem(model: type[Spec], error: Any, place: Any) -> str:
     if isinstance(error["input"], dict) or "base_url" in error["loc"]:  # an address may hold a key, and so may what stands beside it
         return f"{where}: {message}"
     if error["type"] == "literal_error" and isinstance(error["input"], str):
-        near = hint(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))
-        return f"{where}: {message} (got {shown(error['input'])}){near if near.startswith(';') else ''}"  # the choices stand there already
+        meant = near(error["input"], re.findall(r"'([^']+)'", error["ctx"]["expected"]))
+        return f"{where}: {message} (got {shown(error['input'])}){meant}"  # the choices stand there already
     return f"{where}: {message} (got {shown(error['input'])})" if error["loc"] else f"{where}: {message}"
 
 

@@ -24,7 +24,7 @@ from lite.knobs.rounds import JudgeSpec
 from lite.runs.progress import Counter
 from lite.runs.publish import write_json
 from lite.runs.read import Run
-from lite.yamltext import hint
+from lite.yamltext import near
 
 SUITES = ("lm-eval", "reward-bench")
 ROLE = "after"
@@ -34,7 +34,7 @@ def parse(suite: str) -> tuple[str, str]:
     """The suite's name and what stands behind its colon; a :class:`RecipeError` says how one is written."""
     name, _, rest = suite.partition(":")
     if name not in SUITES or not rest:
-        raise RecipeError("--suite", [f"lm-eval:TASK,TASK or reward-bench:FILE.jsonl is needed (got {suite!r}){hint(name, SUITES)}"])
+        raise RecipeError("--suite", [f"lm-eval:TASK,TASK or reward-bench:FILE.jsonl is needed (got {suite!r}){near(name, SUITES)}"])
     return name, rest
 
 

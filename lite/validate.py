@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lite.errors import RecipeError
-from lite.yamltext import hint, shown
+from lite.yamltext import near, shown
 
 COLUMNS = ("prompt", "chosen", "rejected")
 MOST_SHOWN = 20
@@ -48,8 +48,7 @@ def _row(line: str) -> Iterator[str]:
         return
     missing = [column for column in COLUMNS if column not in row]
     for column in missing:
-        near = hint(column, [key for key in row if key not in COLUMNS])
-        yield f"no {column!r}{near.replace('did you mean', 'is it') if near.startswith(';') else ''}"
+        yield f"no {column!r}{near(column, [key for key in row if key not in COLUMNS]).replace('did you mean', 'is it')}"
     if missing:
         return
     kinds = {column: _kind(row[column]) for column in COLUMNS}

@@ -54,12 +54,17 @@ def parse(text: str, where: str) -> Any:
         raise RecipeError(where, [f"a value cannot be read: {e}"]) from e
 
 
+def near(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or nothing: for messages that name what there is themselves."""
+    found = difflib.get_close_matches(name, list(known), 1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or, where nothing is near, what there is."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    if meant := near(name, known):
+        return meant
     return f" (there are: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''})" if known else ""
 
 

@@ -92,3 +92,6 @@ def test_a_suite_is_spelt_so():
     for wrong in ("lm-eval", "lmeval:arc", "reward-bench:"):
         with pytest.raises(RecipeError, match=r"lm-eval:TASK,TASK or reward-bench:FILE\.jsonl"):
             suites.parse(wrong)
+    with pytest.raises(RecipeError) as unlike:
+        suites.parse("foo:x")
+    assert str(unlike.value).count("reward-bench") == 1

@@ -54,9 +54,7 @@ class Answer:
 def read_questions(file: Path, format: str, task: Task, most: int | None = None) -> list[Question]:
     """The questions of a file; a :class:`RecipeError` tells every row that is none, and an unknown format."""
     if format not in get_args(Format):
-        raise RecipeError(
-            "--format", [f"nothing is called {format!r}{hint(format, get_args(Format))} (there are: {', '.join(get_args(Format))})"]
-        )
+        raise RecipeError("--format", [f"nothing is called {format!r}{hint(format, get_args(Format))}"])
     read: Callable[[Any, int, Task], Question] = _mt_bench if format == "mt_bench" else _plain
     found: list[Question] = []
     problems: list[str] = []

@@ -53,7 +53,7 @@ def seats(room: Room, model: str | None, compare: Sequence[str]) -> list[Seat]:
     names = list(dict.fromkeys([model or (trained or [BASE])[-1], *compare]))
     there = [offer.name for offer in room.offers]
     if unknown := [name for name in names if name not in there]:
-        raise RecipeError("lite chat", [f"no model {name!r}{hint(name, there)} (there are: {', '.join(there)})" for name in unknown])
+        raise RecipeError("lite chat", [f"no model {name!r}{hint(name, there)}" for name in unknown])
     return [Seat(offer) for name in names if (offer := room.offer(name))]
 
 

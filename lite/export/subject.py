@@ -15,7 +15,7 @@ from lite.knobs.judging import EvaluateSpec
 from lite.plan import tiny_folder
 from lite.recipe import HUB_ID, Recipe, Stage
 from lite.runs.read import Run, StageRecord
-from lite.yamltext import hint
+from lite.yamltext import hint, near
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def decoding_of(recipe: Recipe) -> EvaluateSpec:
 def choose(run: Run, what: str, stage: str | None = None) -> Subject:
     """The finished stage of that id, or the latest one that gives what ``what`` is made of."""
     if what not in WANTED:
-        raise RecipeError("--what", [f"nothing is called {what!r}{hint(what, WANTED)} (there are: {', '.join(WANTED)})"])
+        raise RecipeError("--what", [f"nothing is called {what!r}{hint(what, WANTED)}"])
     loaded = recipe.load(run.folder.resolved, name=run.recipe)
     stages = {s.id: s for s in loaded.stages}
     done = {r.id: r for r in run.stages() if r.done and r.id in stages and CONTRACTS[stages[r.id].kind].gives in WANTED[what]}
@@ -123,5 +123,5 @@ def choose(run: Run, what: str, stage: str | None = None) -> Subject:
         stage = usual[-1]
     elif stage not in done:
         there = ", ".join(done) or "none"
-        raise RecipeError("--stage", [f"{what} cannot be made of {stage!r}{hint(stage, done)} (finished stages that fit: {there})"])
+        raise RecipeError("--stage", [f"{what} cannot be made of {stage!r}{near(stage, done)} (finished stages that fit: {there})"])
     return Subject(run, loaded, stages[stage], stages[stage].contract.gives(done[stage].folder.out))

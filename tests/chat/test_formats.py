@@ -75,5 +75,8 @@ def test_all_bad_rows_are_told_with_their_places(tmp_path):
         read_questions(lines(tmp_path / "m.jsonl", {"turns": ["x"]}), "mt_bench", TASK)
     with pytest.raises(RecipeError, match="did you mean 'alpaca_eval'"):
         read_questions(file, "alpaca_evel", TASK)
+    with pytest.raises(RecipeError) as unlike:
+        read_questions(file, "parquet", TASK)
+    assert str(unlike.value).count("mt_bench") == 1
     with pytest.raises(RecipeError, match="no such file"):
         read_questions(tmp_path / "none.jsonl", "jsonl", TASK)

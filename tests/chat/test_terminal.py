@@ -115,3 +115,6 @@ def test_the_newest_trained_model_is_asked_and_unknown_ones_are_told():
     assert [seat.offer.name for seat in seats(ROOM, None, ["base", "base"])] == ["ppo", "base"]
     with pytest.raises(RecipeError, match="did you mean 'sft'"):
         seats(ROOM, "stf", [])
+    with pytest.raises(RecipeError) as unlike:
+        seats(ROOM, "nonesuch", [])
+    assert str(unlike.value).count("there are: base") == 1

@@ -406,11 +406,17 @@ def test_nothing_of_the_users_is_overwritten(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("what", "stage", "told"),
-    [("gguf", None, "there are: adapter, merged"), ("merged", "reward", "fit: ppo"), ("adapter", "pppo", "did you mean 'ppo'")],
+    [
+        ("gguf", None, "there are: adapter, merged"),
+        ("merged", "reward", "fit: ppo"),
+        ("dataset", "nonesuch", "fit: contrast"),
+        ("adapter", "pppo", "did you mean 'ppo'"),
+    ],
 )
 def test_a_wrong_choice_names_what_there_is(run, what, stage, told):
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(RecipeError, match=told) as error:
         export(run, what, stage=stage, ask=no_card)
+    assert error.value.problems[0].count("(") <= 1  # what there is stands there once
 
 
 def test_a_full_disk_is_told_before_anything_is_merged(run, monkeypatch):
