@@ -107,8 +107,10 @@ def show(thing: str, overrides: Sequence[str], runs: Path, *, schema: bool, as_j
     try:
         run = read.find(runs, thing)
     except RecipeError as e:
+        if Path(thing).is_dir():
+            raise
         known = [*recipe.built_in(), *tasks.names(), *CONTRACTS, *(run.name for run in read.all_runs(runs))]
-        raise RecipeError(thing, [f"no recipe, run, task or kind of stage is called so{hint(thing, known)}", *e.problems[:0]]) from e
+        raise RecipeError(thing, [f"no recipe, run, task or kind of stage is called so{hint(thing, known)}"]) from e
     return _run_json(run) if as_json else _run_text(run)
 
 

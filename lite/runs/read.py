@@ -1,7 +1,7 @@
 """Read runs from disk: which there are, how far they came, which stages are done. Imports no torch and never raises on a torn line."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from lite.errors import RecipeError
 from lite.runs import process
 from lite.runs.journal import try_lock
 from lite.runs.layout import RunFolder, StageFolder, begun
+from lite.yamltext import near
 
 
 @dataclass(frozen=True)
@@ -149,5 +150,28 @@ def find(runs: Path, name: str, recipe: str | None = None) -> Run:
     matches = matches[-1:] or [run for run in known if run.name.startswith(name) or run.name.endswith(name)]
     if len(matches) == 1:
         return matches[0]
-    what = f"{len(matches)} runs are named so" if matches else "no such run"
-    raise RecipeError(str(runs), [f"{name}: {what} ({', '.join(run.name for run in (matches or known)[-5:]) or 'there are none'})"])
+    if not matches and (what := _model_in(Path(name))):
+        raise RecipeError(name, [what])
+    labels = [str(label) for run in known for label in (run.name, run.facts.get("name")) if label]
+    what = f"{len(matches)} runs are named so" if matches else f"no such run{near(name, labels)}"
+    raise RecipeError(str(runs), [f"{name}: {what} ({_newest(matches or known)})"])
+
+
+def _newest(found: Sequence[Run], most: int = 3) -> str:
+    """The names of a few runs, newest first, and how to see the rest."""
+    if not found:
+        return "there are none"
+    names = ", ".join(run.name for run in list(reversed(found))[:most])
+    return f"the newest: {names}; `lite ls runs` has them all" if len(found) > most else f"there are: {names}"
+
+
+def _model_in(folder: Path) -> str:
+    """What a folder is in which there is a model and no run, and how it is loaded."""
+    if any((place / "adapter_config.json").is_file() for place in (folder, folder / "adapter")):
+        return f"a folder with an adapter, and no run; in Python: lite.load_policy({str(folder)!r})"
+    if (folder / "config.json").is_file():
+        return (
+            f"a whole (merged) model, and neither a run nor an adapter; transformers loads it: "
+            f"AutoModelForCausalLM.from_pretrained({str(folder)!r}); as the base of a run: base.model={folder}"
+        )
+    return ""

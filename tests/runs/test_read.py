@@ -3,7 +3,7 @@ import pytest
 from lite.errors import RecipeError
 from lite.runs import read
 from lite.runs.journal import Journal
-from lite.runs.layout import RUN_NAME, new_run_name
+from lite.runs.layout import RUN_NAME, RunFolder, new_run_name
 
 
 @pytest.fixture
@@ -11,8 +11,6 @@ def runs(tmp_path):
     for i, recipe in enumerate(["a", "b", "a"]):
         folder = tmp_path / f"2026010{i}T000000Z-{recipe}-00000{i}"
         folder.mkdir()
-        from lite.runs.layout import RunFolder
-
         Journal(RunFolder(folder)).update(state="done", recipe=recipe, name="mine" if i == 1 else None)
     (tmp_path / "not-a-run").mkdir()
     return tmp_path
@@ -38,6 +36,36 @@ def test_runs_are_found_by_name_label_beginning_end_path_and_age(runs):
 def test_a_name_that_fits_none_or_many_is_refused(runs, name, expected):
     with pytest.raises(RecipeError, match=expected):
         read.find(runs, name)
+
+
+def test_few_runs_are_named_and_what_was_meant_is(runs):
+    def told(name):
+        with pytest.raises(RecipeError) as error:
+            read.find(runs, name)
+        return error.value.problems[0]
+
+    names = [run.name for run in read.all_runs(runs)]
+    assert told("nothing").endswith(f"no such run (there are: {', '.join(reversed(names))})")
+    assert "did you mean 'mine'?" in told("mime")
+    for i in range(4, 40):
+        folder = runs / f"202601{i:02d}T000000Z-c-0000{i:02d}"
+        folder.mkdir()
+        Journal(RunFolder(folder)).update(state="done", recipe="c")
+    names = [run.name for run in read.all_runs(runs)]
+    newest = ", ".join(names[:-4:-1])
+    assert told("nothing") == f"nothing: no such run (the newest: {newest}; `lite ls runs` has them all)"
+    assert told("2026") == f"2026: {len(names)} runs are named so (the newest: {newest}; `lite ls runs` has them all)"
+
+
+def test_a_folder_with_a_model_is_told_from_a_run(runs, tmp_path):
+    whole, adapter = tmp_path / "merged", tmp_path / "tuned"
+    for folder, file in ((whole, "config.json"), (adapter / "adapter", "adapter_config.json")):
+        folder.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    with pytest.raises(RecipeError, match=r"a whole \(merged\) model.*from_pretrained.*base\.model="):
+        read.find(runs, str(whole))
+    with pytest.raises(RecipeError, match=r"with an adapter, and no run.*load_policy"):
+        read.find(runs, str(adapter))
 
 
 def test_no_runs_yet(tmp_path):
