@@ -148,7 +148,7 @@ def evaluate(
     ratings: Annotated[Path | None, typer.Option(metavar="FILE", help="read a sheet that was filled in")] = None,
     first: Annotated[str | None, typer.Option(help="the model that is rated (default: the one trained last)")] = None,
     second: Annotated[str, typer.Option(help="the model that it is held against")] = "base",
-    rows: Annotated[int, typer.Option(min=1, help="pairs on the sheet")] = 200,
+    rows: Annotated[int, typer.Option(min=1, help="pairs on the sheet at most; prompts to which both gave the same reply have none")] = 200,
     suite: Annotated[
         str | None,
         typer.Option(metavar="SUITE", help="lm-eval:TASK,TASK (before and after), or reward-bench:FILE.jsonl (who prefers what)"),
@@ -177,9 +177,11 @@ def evaluate(
             from lite.evaluate import rating
 
             task = tasks.load(recipe.load(found.folder.resolved).task)
-            sheet, key = rating.write_sheet(found, task, first=first, second=second, rows=rows)
-            text = f"{sheet}\n{key} tells which is which: keep it from raters"
-            print(dumps({"sheet": str(sheet), "key": str(key)}) if as_json else text)
+            made = rating.write_sheet(found, task, first=first, second=second, rows=rows)
+            text = f"{made.sheet}\n{made.key} tells which is which: keep it from raters"
+            counts = {"pairs": made.pairs, "same_reply": made.same, "no_row": made.left}
+            print(dumps({"sheet": str(made.sheet), "key": str(made.key), **counts}) if as_json else text)
+            say(made.text())
 
 
 def _suite(

@@ -66,10 +66,14 @@ class Scores:
         return SUM - self.first.mean
 
 
+def different(pairs: Sequence[Comparison]) -> list[Comparison]:
+    return [pair for pair in pairs if not is_identical(pair.first, pair.second)]
+
+
 def choose(pairs: Sequence[Comparison], n: int, *, seed: int) -> list[Comparison]:
     """``n`` comparisons in random order: different prompts as long as there are any, and no two equal texts, which nobody can
     rate without a tie."""
-    shuffled = sorted((p for p in pairs if not is_identical(p.first, p.second)), key=lambda p: seed_for(seed, "sheet", p.id))
+    shuffled = sorted(different(pairs), key=lambda p: seed_for(seed, "sheet", p.id))
     of_prompt = {p.prompt: p.id for p in reversed(shuffled)}
     new_first = sorted(shuffled, key=lambda p: of_prompt[p.prompt] != p.id)
     return sorted(new_first[:n], key=lambda p: seed_for(seed, "row", p.id))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lite.artifacts import Evaluation
 from lite.errors import RecipeError
@@ -20,6 +20,25 @@ from lite.yamltext import hint
 FLIP: dict[Verdict, Verdict] = {"first": "second", "second": "first", "tie": "tie"}
 
 
+class Written(NamedTuple):
+    """A sheet, its key and its number of pairs; of how many prompts both models gave the same reply, and how many found no row."""
+
+    sheet: Path
+    key: Path
+    pairs: int
+    same: int
+    left: int
+
+    def text(self) -> str:
+        same = f"; {_prompts(self.same)} had the same reply of both" if self.same else ""
+        left = f"; {_prompts(self.left)} found no row, --rows gives more" if self.left else ""
+        return f"{self.pairs} {'pair' if self.pairs == 1 else 'pairs'}{same}{left}"
+
+
+def _prompts(n: int) -> str:
+    return f"{n} {'prompt' if n == 1 else 'prompts'}"
+
+
 def evaluation_of(run: Run) -> Evaluation:
     """The last evaluation that a run has finished."""
     done = [stage for stage in run.stages() if stage.done and stage.facts.get("kind") == "evaluate"]
@@ -28,7 +47,7 @@ def evaluation_of(run: Run) -> Evaluation:
     return Evaluation(done[-1].folder.out)
 
 
-def write_sheet(run: Run, task: Task, *, first: str | None, second: str, rows: int) -> tuple[Path, Path]:
+def write_sheet(run: Run, task: Task, *, first: str | None, second: str, rows: int) -> Written:
     """A sheet of blind pairs and its key, in the run's folder for people. ``first``: none is the model that was trained last."""
     groups = by_model([r for r in evaluation_of(run).rows() if r.draw == 0])
     first = first or next((model for model in reversed(groups) if model != second), second)
@@ -37,9 +56,11 @@ def write_sheet(run: Run, task: Task, *, first: str | None, second: str, rows: i
         raise RecipeError(run.name, problems or [f"{first!r} against itself is nothing to rate"])
     pairs = _comparisons(groups[first], groups[second], groups)
     seed = int(run.report().get("run", {}).get("seed") or 0)
-    return human.write_sheet(
+    sheet, key = human.write_sheet(
         run.folder.human, pairs, first=first, second=second, question=questions.forms_of(task)[0].question, seed=seed, rows=rows
     )
+    usable = len(human.different(pairs))
+    return Written(sheet, key, pairs=min(rows, usable), same=len(pairs) - usable, left=max(0, usable - rows))
 
 
 def _comparisons(first: list[Reply], second: list[Reply], groups: Mapping[str, list[Reply]]) -> list[Comparison]:

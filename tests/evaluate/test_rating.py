@@ -59,6 +59,21 @@ def test_a_sheet_goes_out_and_its_ratings_come_back(run, cli):
     assert "already here" in cli("eval", run, "--human-sheet").stderr
 
 
+def test_it_is_said_which_prompts_have_no_pair(run, cli):
+    """Twelve prompts: to four both said the same, and of the other eight only six have a row."""
+    file = run / "stages/01-evaluate/out/replies.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["text"] = NO if int(row["id"].partition("-")[2]) < 4 else row["text"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = cli("eval", run, "--human-sheet", "--rows", 6, "--json")
+    assert "6 pairs; 4 prompts had the same reply of both; 2 prompts found no row, --rows gives more" in done.stderr
+    assert {name: json.loads(done.stdout)[name] for name in ("pairs", "same_reply", "no_row")} == {"pairs": 6, "same_reply": 4, "no_row": 2}
+    for written in (run / "human").iterdir():
+        written.unlink()
+    assert cli("eval", run, "--human-sheet").stderr.strip() == "8 pairs; 4 prompts had the same reply of both"
+
+
 def test_what_cannot_be_rated_is_said(run, cli):
     unknown = cli("eval", run, "--human-sheet", "--first", "pppo")
     assert (unknown.returncode, "did you mean 'ppo'" in unknown.stderr) == (2, True)
