@@ -168,12 +168,16 @@ def _sweep(
 @app.command("table")
 def table_command(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe of which there are finished runs")],
+    only: Annotated[list[str] | None, typer.Option("--run", metavar="RUN", help="only this run, and others that are named so")] = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
-    """One table over all finished runs of a recipe: its tasks one by one, each summarised over its seeds."""
+    """One table over the finished runs of a recipe: each task summarised over its seeds, from the newest run of each.
+
+    Runs that differ in other knobs have tables of their own. Also written: RECIPE-table.md and .json beside the runs.
+    """
     with told():
-        sweeps.print_table(Path(recipe_name).stem, runs, as_json)
+        sweeps.print_table(Path(recipe_name).stem, runs, as_json, only or ())
 
 
 @app.command("plan")

@@ -112,16 +112,39 @@ def _ended(one: _Going) -> int:
     return code if code >= 0 else 1  # ended by a signal from outside
 
 
-def print_table(name: str, runs: Path, as_json: bool) -> None:
-    """The table over all finished runs of a recipe, kept beside the runs too."""
+def print_table(name: str, runs: Path, as_json: bool, only: Sequence[str] = ()) -> None:
+    """The table over the finished runs of a recipe, or ``only`` over some of them; kept beside the runs too."""
     from lite.evaluate import table
+    from lite.evaluate.sections import sections
 
-    known = read.all_runs(runs)
-    reports = table.reports_of(run for run in known if run.recipe == name)
-    if not reports:
-        raise RecipeError(str(runs), [f"no finished run of {name} here{hint(name, {run.recipe for run in known})}"])
-    summary = table.summarise(reports)
+    found = sections(_chosen(name, runs, only))
+    if not found:
+        raise RecipeError(str(runs), [f"the finished runs of {name} have no evaluation, which a table is made of"])
+    tasks = [section.task for section in found.values()]
+    for task in (task for task in dict.fromkeys(tasks) if tasks.count(task) > 1):
+        say(
+            f"{task}: the runs differ in more than their seed, so there are {tasks.count(task)} tables, none over all; --run takes only some:"
+        )
+        for section in (section for section in found.values() if section.task == task):
+            say(f"  {', '.join(section.knobs)}: {', '.join(run.name for run in section.runs.values())}")
+    summary = table.of_sections(found)
     page = table.markdown(summary, name)
-    write_json(table_file(runs, name, "json"), summary)
-    write_text(table_file(runs, name, "md"), page)
+    files = {ending: table_file(runs, name, ending) for ending in ("md", "json")}
+    write_json(files["json"], summary)
+    write_text(files["md"], page)
     print(dumps(summary) if as_json else page.rstrip())
+    say(f"written: {files['md']} and {files['json']}")
+
+
+def _chosen(name: str, runs: Path, only: Sequence[str]) -> list[read.Run]:
+    """The finished runs of a recipe, oldest first; of those that are named, all must be such."""
+    known = read.all_runs(runs)
+    finished = [run for run in known if run.recipe == name and run.state == "done"]
+    if not finished:
+        raise RecipeError(str(runs), [f"no finished run of {name} here{hint(name, sorted({run.recipe for run in known}))}"])
+    named = {run.name: run for run in (read.find(runs, text, name) for text in only)}
+    wrong = {run.name: f"a run of {run.recipe}" if run.recipe != name else run.state for run in named.values()}
+    problems = [f"{run} is no finished run of {name} ({why})" for run, why in wrong.items() if why != "done"]
+    if problems:
+        raise RecipeError("--run", problems)
+    return [run for run in finished if not only or run.name in named]

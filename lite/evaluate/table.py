@@ -1,16 +1,15 @@
 """One table of several runs of one recipe: every task with its models, pairs and reward models, summarised over seeds.
 
 With one seed an interval is over prompts, as the run's own report has it; with more it is over seeds (Student's t), each of which
-drew its own prompts, pairs and trainings. Beside the figures stand the paper's findings, and whether these runs agree with them.
+drew its own prompts, pairs and trainings; runs that differ in other knobs are never averaged (``sections``). Beside the figures stand the paper's findings, and whether these runs agree with them.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lite.evaluate.intervals import seed_interval
-from lite.runs.read import Run
+from lite.evaluate.sections import Section
 
 Report = Mapping[str, Any]
 Cell = tuple[float, float, float]
@@ -36,22 +35,19 @@ FINDINGS = (
 )
 
 
-def reports_of(runs: Iterable[Run]) -> dict[str, dict[int, Report]]:
-    """The reports of finished runs by task and seed; of several with the same, the newest."""
-    found: dict[str, dict[int, Report]] = defaultdict(dict)
-    for run in runs:
-        report = run.report() if run.state == "done" else {}
-        if report.get("models"):
-            found[str(report["run"]["task"])][int(report["run"]["seed"])] = report
-    return dict(found)
+def of_sections(found: Mapping[str, Section]) -> dict[str, Any]:
+    """The summary of every section, with its task, the knobs that tell it from others, its runs and how many were passed over."""
+    summary = summarise({title: section.reports for title, section in found.items()})
+    return {title: section.to_json() | summary[title] for title, section in found.items()}
 
 
 def summarise(reports: Mapping[str, Mapping[int, Report]]) -> dict[str, Any]:
-    """Task by task: {seeds, models, pairs, rewards, findings}, each figure as {mean, low, high} or None."""
-    return {task: _task(task, list(of_seed.values()), sorted(of_seed)) for task, of_seed in sorted(reports.items())}
+    """Section by section, of reports by seed: {seeds, models, pairs, rewards, findings}, each figure as {mean, low, high} or None."""
+    return {title: _section(list(of_seed.values()), sorted(of_seed)) for title, of_seed in reports.items()}
 
 
-def _task(task: str, reports: Sequence[Report], seeds: list[int]) -> dict[str, Any]:
+def _section(reports: Sequence[Report], seeds: list[int]) -> dict[str, Any]:
+    task = str(reports[0]["run"]["task"])
     sets = [r["diagnostics"].get("pair_sets", {}) for r in reports]
     rewards = [r.get("rewards", {}) for r in reports]
     return {
@@ -185,7 +181,19 @@ def markdown(summary: Mapping[str, Any], title: str) -> str:
         parts += [f"## {task}", f"Seeds {seeds}; intervals of 95% {over}.", _models(found["models"])]
         parts += [_pair_table(found["pairs"], found["rewards"])] if found["pairs"] else []
         parts += [_findings(found["findings"])] if found["findings"] else []
+    parts += [_used(list(summary.values()))] if any(found.get("runs") for found in summary.values()) else []
     return "\n\n".join(parts) + "\n"
+
+
+def _used(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """The runs that the page is over, with what each was told beside its recipe, and how many were not taken."""
+    rows = ["## Runs", "", "| run | task | seed | overrides |", "|" + "---|" * 4]
+    for run in (run for found in summaries for run in found["runs"]):
+        told = " ".join(run["overrides"]).replace("|", r"\|") or "-"
+        rows.append(f"| {run['run']} | {run['task']} | {run['seed']} | {told} |")
+    older = sum(found["passed_over"] for found in summaries)
+    taken = "The newest finished run of each task, seed and set of knobs"
+    return "\n".join([*rows, "", f"{taken}; {older or 'no'} older {'run was' if older == 1 else 'runs were'} passed over."])
 
 
 def _models(models: Mapping[str, Any]) -> str:
