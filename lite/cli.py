@@ -271,20 +271,18 @@ def show_command(
 
 @app.command("validate")
 def validate_command(
-    file: Annotated[Path, typer.Argument(help="a recipe (.yaml), or preference pairs in TRL's format (.jsonl)")],
+    file: Annotated[Path, typer.Argument(help="a recipe or a task (.yaml), or preference pairs in TRL's format (.jsonl)")],
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Check a recipe or a file of preference pairs; every problem with its place."""
+    """Check a recipe (with overrides), a task, or a file of preference pairs; every problem with its place."""
     from lite import validate
 
     problems: list[str] = []
     found: dict[str, Any] = {"file": str(file)}
     with told():
         try:
-            if file.suffix in (".jsonl", ".json"):
-                found["pairs"] = validate.pairs_file(file)
-            else:
-                found["stages"] = [node.id for node in plan(recipe.load(recipe.find(str(file))))]
+            found |= validate.whatever(file, overrides or ())
         except RecipeError as e:
             if not as_json:
                 raise
@@ -292,7 +290,7 @@ def validate_command(
     if as_json:
         print(dumps({**found, "valid": not problems, "problems": problems}))
         raise typer.Exit(2 if problems else 0)
-    print(f"{file}: good, " + (f"{found['pairs']} pairs" if "pairs" in found else f"{len(found['stages'])} stages"))
+    print(f"{file}: good, {validate.summary(found)}")
 
 
 @app.command("doctor")

@@ -17,7 +17,7 @@ from lite.text.contrast import contrast
 from lite.text.dialogue import Turn
 from lite.text.likeness import likeness
 from lite.unroll import MOST_ROUNDS
-from lite.yamltext import hint, parse
+from lite.yamltext import hint
 
 PREVIEW = (Turn("human", "Hello!"), Turn("assistant", "Hello. What can I do for you?"), Turn("human", "..."))
 KINDS_OF_LISTS = ("recipes", "runs", "tasks", "stages")
@@ -119,10 +119,7 @@ def _task(thing: str) -> tasks.Task | None:
     if thing in tasks.names():
         return tasks.load(thing)
     path = Path(thing)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        raw = parse(path.read_text(encoding="utf-8"), thing)
-        return tasks.load(thing) if isinstance(raw, dict) and "phrases" in raw else None
-    return None
+    return tasks.load(thing) if path.suffix in (".yaml", ".yml") and path.is_file() and tasks.is_task(path) else None
 
 
 def _task_text(task: tasks.Task) -> str:

@@ -1,19 +1,48 @@
-"""Check a file of preference pairs in TRL's format, line by line.
+"""Check a recipe, a task, or a file of preference pairs in TRL's format, the latter line by line.
 
 A row has ``prompt``, ``chosen`` and ``rejected``: all strings, or all lists of ``{"role", "content"}`` messages. Other columns
 (provenance) are welcome. Source: TRL's "preference" format with an explicit prompt.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lite import recipe, tasks
 from lite.errors import RecipeError
+from lite.plan import plan
 from lite.yamltext import near, shown
 
 COLUMNS = ("prompt", "chosen", "rejected")
 MOST_SHOWN = 20
+
+
+def whatever(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a file is good for: {pairs: n}, {task, phrases: n} or {stages: ids}; a :class:`RecipeError` tells all that is wrong with it.
+
+    Of a recipe with a sweep every run is checked.
+    """
+    name, no_recipe = str(file), file.suffix in (".jsonl", ".json")
+    is_task = not no_recipe and (tasks.is_task(file) if file.is_file() else name in tasks.names() and name not in recipe.built_in())
+    if overrides and (no_recipe or is_task):
+        raise RecipeError(name, [f"{'a task has' if is_task else 'pairs have'} nothing to override (got {' '.join(overrides)})"])
+    if no_recipe:
+        return {"pairs": pairs_file(file)}
+    if is_task:
+        task = tasks.load(name)
+        return {"task": task.name, "phrases": len(task.phrases)}
+    path = recipe.find(name)
+    plans = [plan(recipe.load(path, wanted)) for wanted in recipe.combinations(path, overrides)]
+    return {"stages": [node.id for node in plans[0]]} | ({"runs": len(plans)} if len(plans) > 1 else {})
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    if "pairs" in found:
+        return f"{found['pairs']} pairs"
+    if "task" in found:
+        return f"the task {found['task']}, {found['phrases']} {'pair' if found['phrases'] == 1 else 'pairs'} of phrases"
+    return f"{len(found['stages'])} stages" + (f", {found['runs']} runs" if "runs" in found else "")
 
 
 def pairs_file(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The commands that look after runs: ps, logs, stop, rm, gc, and cp for recipes. None of them loads a model or imports torch."""
+"""The commands that look after runs: ps, logs, stop, rm, gc, and cp for recipes and tasks. None of them loads a model or imports torch."""
 
 import os
 import shutil
@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from lite import recipe, tables
+from lite import recipe, tables, tasks
 from lite.errors import PreconditionError, RecipeError
 from lite.runs import control, env, read
 from lite.runs.control import Waste
 from lite.runs.publish import dumps
 from lite.terminal import RUNS, Json, Runs, Which, say, told
+from lite.yamltext import near
 
 Yes = Annotated[bool, typer.Option("--yes", help="do it; without, only say what would be done")]
 TAIL_BYTES = 65536
@@ -139,12 +140,12 @@ def gc(
 
 
 def cp(
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="a built-in recipe, or a file")],
+    name: Annotated[str, typer.Argument(metavar="RECIPE|TASK", help="a built-in recipe or task, or a file")],
     to: Annotated[Path | None, typer.Argument(metavar="[DEST]", help="a file or a folder (default: here)")] = None,
 ) -> None:
-    """Copy a recipe, to edit it."""
+    """Copy a recipe or a task, to edit it."""
     with told():
-        source = recipe.find(name)
+        source = _copied(name)
         target = to or Path(source.name)
         target = target / source.name if target.is_dir() else target
         if target.exists():
@@ -154,6 +155,22 @@ def cp(
         except OSError as e:
             raise PreconditionError(f"{target}: cannot be written ({e.strerror or os.strerror(e.errno or 0)})") from e
         print(target)
+
+
+def _copied(name: str) -> Path:
+    """The file of a recipe or of a task; ``recipes/NAME`` and ``tasks/NAME`` tell those of one name apart."""
+    path, recipes, known = Path(name), recipe.built_in(), tasks.names()
+    if path.is_file():
+        return path
+    stem = path.name.removesuffix(".yaml").removesuffix(".yml")
+    is_recipe = stem in recipes and path.parent in (Path("."), Path("recipes"))
+    is_task = stem in known and path.parent in (Path("."), Path("tasks"))
+    if is_recipe and is_task:
+        raise RecipeError(name, [f"there are a recipe and a task of this name; write recipes/{stem} or tasks/{stem}"])
+    if not is_recipe and not is_task:
+        there = f"recipes: {', '.join(recipes)}; tasks: {', '.join(known)}"
+        raise RecipeError(name, [f"no such file, and no built-in recipe or task{near(stem, [*recipes, *known])} ({there})"])
+    return recipes[stem] if is_recipe else tasks.file_of(stem)
 
 
 def register(app: typer.Typer) -> None:

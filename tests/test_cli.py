@@ -195,6 +195,30 @@ def test_the_printed_recipe_is_a_recipe(cli, tmp_path):
     assert cli("validate", file).returncode == 0
 
 
+def test_validate_knows_a_task_from_a_recipe(cli, tmp_path):
+    file = tmp_path / "polite.yaml"
+    file.write_text(
+        "name: polite\nabout: x\nphrases: [{positive: a polite reply, negative: a rude reply, principle: 'Which is polite?'}]\nquestion: Which one?\n"
+    )
+    good = cli("validate", file)
+    assert good.stdout.strip() == f"{file}: good, the task polite, 1 pair of phrases", good.stderr
+    assert json.loads(cli("validate", "helpful", "--json").stdout)["task"] == "helpful"
+    recipe = cli("validate", "tiny_rlcd_helpful", f"task={file}")
+    assert recipe.stdout.strip() == "tiny_rlcd_helpful: good, 5 stages", recipe.stderr
+    assert "nothing to override" in cli("validate", file, "seed=3").stderr
+    file.write_text(file.read_text().replace("question", "questoin"))
+    bad = cli("validate", file)
+    assert bad.returncode == 2 and "2 problem(s)" in bad.stderr and "question: Field required" in bad.stderr
+    assert "question: Field required" in cli("validate", "tiny_rlcd_helpful", f"task={file}").stderr
+
+
+def test_validate_takes_overrides_and_checks_every_run_of_a_sweep(cli):
+    assert "did you mean 'steps'?" in cli("validate", "tiny_rlcd_helpful", "ppo.stepps=3").stderr
+    swept = cli("validate", "tiny_rlcd_helpful", "sweep.seed=[1,2]")
+    assert swept.stdout.strip() == "tiny_rlcd_helpful: good, 5 stages, 2 runs", swept.stderr
+    assert cli("validate", "tiny_rlcd_helpful", "sweep.task=[helpful,nonesuch]").returncode == 2
+
+
 def test_validate_counts_pairs_and_says_what_is_wrong(cli, tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')

@@ -38,6 +38,11 @@ def blocks(page: Path, *languages: str) -> list[str]:
     return [text for language, text in found if language in languages]
 
 
+def the_task() -> str:
+    """The task that the page on tasks writes."""
+    return next(text for text in blocks(ROOT / "docs/writing-a-task.md", "yaml") if text.startswith("name:"))
+
+
 def commands() -> list[tuple[str, list[str]]]:
     """(page, words after `lite`) of every line that starts lite, in the order of the pages."""
     found = []
@@ -90,6 +95,8 @@ def told(part: object) -> str:
 def test_a_command_works(page, words, place):
     if "my_recipe.yaml" in words and words[0] != "cp":
         shutil.copyfile(ROOT / "recipes/tiny_rlcd_helpful.yaml", place / "my_recipe.yaml")
+    if any("polite.yaml" in word for word in words) and words[0] != "cp":
+        (place / "polite.yaml").write_text(the_task(), encoding="utf-8")
     done = CliRunner().invoke(app, spell_out_resume(cheaply(words)))
     assert done.exit_code == 0, f"{page}: lite {' '.join(words)}\n{done.output}"
 

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lite.errors import RecipeError
+from lite.yamltext import parse
 
 
 class Data(BaseModel):
@@ -63,7 +64,7 @@ def load(name: str) -> Task:
     """The task of a built-in name (``helpful``) or of a YAML file (``my/task.yaml``)."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = Path(str(resources.files(__name__) / f"{name}.yaml"))
+        path = file_of(name)
         if not path.is_file():
             raise RecipeError("task", [f"no built-in task {name!r} (there are: {', '.join(names())}); a file of your own ends in .yaml"])
     try:
@@ -74,6 +75,20 @@ def load(name: str) -> Task:
         raise RecipeError(str(path), [f"not YAML: {e}"]) from e
     except ValidationError as e:
         raise RecipeError(str(path), [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in e.errors()]) from e
+
+
+def is_task(path: Path) -> bool:
+    """Whether a file is a task and no recipe: it has ``phrases`` and no ``stages``."""
+    try:
+        raw = parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as e:
+        raise RecipeError(str(path), [f"cannot be read: {e}"]) from e
+    return isinstance(raw, dict) and "phrases" in raw and not any(key in raw for key in ("stages", "each_round"))
+
+
+def file_of(name: str) -> Path:
+    """The file of a built-in task."""
+    return Path(str(resources.files(__name__) / f"{name}.yaml"))
 
 
 def names() -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lite.errors import LockError, Stopped
+from lite import tasks, verbs
+from lite.errors import LockError, RecipeError, Stopped
 from lite.runs import control, locks, process, read
 from lite.runs.journal import Journal
 from lite.runs.signals import Switch
@@ -281,6 +282,22 @@ def test_cp_brings_a_recipe_and_overwrites_none(cli, tmp_path):
     again = cli("cp", "tiny_rlcd_helpful", tmp_path)
     assert again.returncode == 2
     assert "already" in again.stderr
+
+
+def test_cp_brings_a_task_too(cli, tmp_path, monkeypatch):
+    for name in ("helpful", "tasks/helpful"):
+        target = tmp_path / f"{name.replace('/', '-')}.yaml"
+        done = cli("cp", name, target)
+        assert (done.returncode, done.stdout.strip()) == (0, str(target)), done.stderr
+        assert tasks.load(str(target)) == tasks.load("helpful")
+    unknown = cli("cp", "nonesuch", tmp_path)
+    assert unknown.returncode == 2
+    assert unknown.stderr.count("tiny_rlcd_helpful") == 1 and "tasks: harmless, helpful, outline" in unknown.stderr
+    assert "did you mean 'outline'?" in cli("cp", "outlin", tmp_path).stderr
+    monkeypatch.setattr(verbs.recipe, "built_in", lambda: {"helpful": tmp_path / "a recipe"})
+    with pytest.raises(RecipeError, match="recipes/helpful or tasks/helpful"):
+        verbs._copied("helpful")
+    assert verbs._copied("recipes/helpful") == tmp_path / "a recipe"
 
 
 @pytest.mark.parametrize(
