@@ -96,12 +96,15 @@ class Journal:
 
     @classmethod
     def create(cls, runs: Path, label: str) -> "Journal":
-        run = RunFolder(runs / new_run_name(label))
-        try:
-            run.path.mkdir(parents=True)
-        except OSError as e:
-            raise PreconditionError(f"{run.path}: cannot be made ({e.strerror}); choose another place with --runs") from e
-        return cls(run)
+        while True:
+            run = RunFolder(runs / new_run_name(label))
+            try:
+                run.path.mkdir(parents=True)
+            except OSError as e:
+                if run.path.exists():  # another run of the same moment and number
+                    continue
+                raise PreconditionError(f"{run.path}: cannot be made ({e.strerror}); choose another place with --runs") from e
+            return cls(run)
 
     def update(self, **facts: Any) -> None:
         """Merge the facts into run.json, which is replaced at once."""

@@ -143,7 +143,7 @@ def table_file(runs: Path, recipe: str, ending: str) -> Path:
 
 
 def new_run_name(label: str, now: datetime | None = None) -> str:
-    """``<UTC>-<label>-<6 hex>``: never repeats; the first three digits are the second's part of 4096, so that order is time to the end."""
+    """``<UTC>-<label>-<6 hex>``: hardly ever repeats; the first three digits are the second's part of 4096, so that order is time to the end."""
     now = now or datetime.now(UTC)
     return f"{now.strftime('%Y%m%dT%H%M%SZ')}-{label[:50]}-{now.microsecond * 4096 // 10**6:03x}{secrets.randbelow(4096):03x}"
 

@@ -8,6 +8,12 @@ from lite.runs.journal import Journal, StageJournal, append_line, clean
 from lite.runs.layout import StageFolder
 
 
+def test_two_runs_of_one_moment_get_two_folders(tmp_path, monkeypatch):
+    names = iter(["a", "a", "b"])
+    monkeypatch.setattr("lite.runs.journal.new_run_name", lambda label: next(names))
+    assert [Journal.create(tmp_path, "r").run.name for _ in range(2)] == ["a", "b"]
+
+
 def test_run_json_is_whole_at_every_moment(tmp_path):
     journal = Journal.create(tmp_path, "r")
     journal.update(n=0)

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from lite.errors import RecipeError
@@ -95,6 +97,7 @@ def test_a_run_that_says_running_without_a_process_is_interrupted(tmp_path):
 
 
 def test_names_of_runs_are_plain_and_differ():
-    names = {new_run_name("tiny_rlcd_helpful" * 9) for _ in range(20)}
+    moments = [datetime(2026, 11, 21, microsecond=250 * k, tzinfo=UTC) for k in range(20)]
+    names = {new_run_name("tiny_rlcd_helpful" * 9, moment) for moment in moments}
     assert len(names) == 20
     assert all(RUN_NAME.fullmatch(name) for name in names)
