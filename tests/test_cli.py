@@ -203,7 +203,10 @@ def test_validate_knows_a_task_from_a_recipe(cli, tmp_path):
     good = cli("validate", file)
     assert good.stdout.strip() == f"{file}: good, the task polite, 1 pair of phrases", good.stderr
     assert json.loads(cli("validate", "helpful", "--json").stdout)["task"] == "helpful"
-    recipe = cli("validate", "tiny_rlcd_helpful", f"task={file}")
+    refused = cli("validate", "tiny_rlcd_helpful", f"task={file}")
+    assert refused.returncode == 2 and "prompts.source=FILE" in refused.stderr
+    (tmp_path / "questions.txt").write_text("How do I bake bread?\n", encoding="utf-8")
+    recipe = cli("validate", "tiny_rlcd_helpful", f"task={file}", f"prompts.source={tmp_path / 'questions.txt'}")
     assert recipe.stdout.strip() == "tiny_rlcd_helpful: good, 5 stages", recipe.stderr
     assert "nothing to override" in cli("validate", file, "seed=3").stderr
     file.write_text(file.read_text().replace("question", "questoin"))

@@ -80,8 +80,6 @@ def place(fakes, tmp_path, monkeypatch) -> Path:
     outcome = fakes.go(text=(ROOT / "recipes/tiny_rlcd_helpful.yaml").read_text(encoding="utf-8"))
     assert outcome.state == "done"
     (tmp_path / "runs").rename(folder / "runs")
-    (task,) = [text for text in blocks(ROOT / "docs/writing-a-task.md", "yaml") if "phrases" in text]
-    (folder / "polite.yaml").write_text(task, encoding="utf-8")
     (folder / "questions.txt").write_text("How do I bake bread?\n", encoding="utf-8")
     monkeypatch.chdir(folder)
     return folder
