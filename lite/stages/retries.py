@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from lite.model.generate import Decoding
 from lite.stages.bench import Bench
-from lite.stages.writers import Writer, Written
+from lite.stages.writers import Wanted, Writer, Written
 from lite.text.clean import Accepted, Rejected, accept
 
 Place = TypeVar("Place", bound=Hashable)
@@ -46,17 +46,16 @@ def draw_accepted(writer: Writer, prompts: Mapping[Place, str], how: Writing[Pla
             todo = [place for place in prompts if place not in found or isinstance(found[place].outcome, Rejected)]
             if not todo:
                 break
-            written = writer.write(
-                bench,
-                f"attempt-{attempt + 1}",
-                [prompts[place] for place in todo],
+            wanted = Wanted(
+                name=f"attempt-{attempt + 1}",
+                prompts=[prompts[place] for place in todo],
                 keys=[how.key_of(place) for place in todo],
                 seeds=[how.seed_of(place, attempt) for place in todo],
                 decoding=how.decoding,
                 rows=how.rows,
                 groups=[how.group_of(place) for place in todo] if how.group_of else None,
-                bar=bar if attempt == 0 else None,
             )
+            written = writer.write(bench, wanted, bar if attempt == 0 else None)
             for place, text in zip(todo, written, strict=True):
                 found[place] = Drawn(accept(text.text, text.stop), attempt + 1, text)
             bench.metric(attempt=attempt + 1, drawn=len(todo), accepted=sum(isinstance(found[p].outcome, Accepted) for p in todo))

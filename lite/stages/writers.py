@@ -1,6 +1,7 @@
 """Who writes the texts of a stage: a role on the base of this machine, or a server."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -23,21 +24,22 @@ class Written(NamedTuple):
     tokens: int  # 0 where a server does not tell
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Texts that are wanted: per prompt a key, under which it is made by shard, and a seed. ``groups``: whose prefixes are shared."""
+
+    name: str
+    prompts: Sequence[str]
+    keys: Sequence[str]
+    seeds: Sequence[int]
+    decoding: Decoding
+    rows: int
+    groups: Sequence[int] | None
+
+
 class Writer(Protocol):
-    def write(
-        self,
-        bench: Bench,
-        name: str,
-        prompts: Sequence[str],
-        *,
-        keys: Sequence[str],
-        seeds: Sequence[int],
-        decoding: Decoding,
-        rows: int,
-        groups: Sequence[int] | None,
-        bar: Progress | None,
-    ) -> list[Written]:
-        """One text per prompt, in their order, made by shard under ``keys``."""
+    def write(self, bench: Bench, wanted: Wanted, bar: Progress | None) -> list[Written]:
+        """One text per prompt, in their order."""
         ...
 
 
@@ -48,21 +50,12 @@ class Here:
         self._bank, self._role = bank, role
         self._encode = lru_cache(maxsize=None)(lambda text: encode(bank.base.tokenizer, text))  # candidates share their prompt
 
-    def write(
-        self,
-        bench: Bench,
-        name: str,
-        prompts: Sequence[str],
-        *,
-        keys: Sequence[str],
-        seeds: Sequence[int],
-        decoding: Decoding,
-        rows: int,
-        groups: Sequence[int] | None,
-        bar: Progress | None,
-    ) -> list[Written]:
-        ids = [self._encode(text) for text in prompts]
-        found = draw(bench, name, self._bank, self._role, ids, keys=keys, seeds=seeds, decoding=decoding, rows=rows, groups=groups, bar=bar)
+    def write(self, bench: Bench, wanted: Wanted, bar: Progress | None) -> list[Written]:
+        ids = [self._encode(text) for text in wanted.prompts]
+        found = draw(
+            bench, wanted.name, self._bank, self._role, ids, keys=wanted.keys, seeds=wanted.seeds,
+            decoding=wanted.decoding, rows=wanted.rows, groups=wanted.groups, bar=bar,
+        )  # fmt: skip
         return [Written(g.text, g.stop, len(g.ids)) for g in found]
 
 
@@ -72,20 +65,8 @@ class Server:
     def __init__(self, spec: ServerSpec):
         self._spec = spec
 
-    def write(
-        self,
-        bench: Bench,
-        name: str,
-        prompts: Sequence[str],
-        *,
-        keys: Sequence[str],
-        seeds: Sequence[int],
-        decoding: Decoding,
-        rows: int,
-        groups: Sequence[int] | None,
-        bar: Progress | None,
-    ) -> list[Written]:
-        spec = self._spec
+    def write(self, bench: Bench, wanted: Wanted, bar: Progress | None) -> list[Written]:
+        spec, decoding = self._spec, wanted.decoding
         assert decoding.stop is not None, "what is accepted ends with the stop string"
         endpoint = Completions(
             spec.base_url,
@@ -107,12 +88,12 @@ class Server:
                     bar.advance(n)
                 bench.pause_inside()  # what is answered is in the cache
 
-            found = chat.ask([Question(prompts[i], seeds[i]) for i in which], done=done)
+            found = chat.ask([Question(wanted.prompts[i], wanted.seeds[i]) for i in which], done=done)
             if refused := [answer for answer in found if isinstance(answer, Unreadable)]:
-                bench.log(f"{name}: {len(refused)} texts were not written ({refused[0].reply})")
+                bench.log(f"{wanted.name}: {len(refused)} texts were not written ({refused[0].reply})")
             return [_written(answer, endpoint.stop) for answer in found]
 
-        return [Written(*value) for value in bench.by_shard(name, keys, make, size=BATCHES * spec.concurrency, bar=bar)]
+        return [Written(*value) for value in bench.by_shard(wanted.name, wanted.keys, make, size=BATCHES * spec.concurrency, bar=bar)]
 
 
 def _written(answer: object, stop: str) -> Written:
