@@ -63,6 +63,9 @@ def tail(file: Path, lines: int) -> int:
 
 
 def _print_from(file: Path, place: int) -> int:
+    """Print what was added after ``place``; where it ends."""
+    if not _size(file):
+        return 0  # a run that has just been started
     with file.open("rb") as f:
         f.seek(place if place <= _size(file) else 0)  # the log was begun anew
         part, end = f.read(), f.tell()

@@ -228,12 +228,14 @@ def test_a_detached_run_outlives_its_starter_and_is_looked_after(cli, tmp_path):
 
 def test_logs_follow_until_the_run_ends(child, cli):
     started, run = child()
+    run.folder.log.unlink(missing_ok=True)  # as right after --detach
     follow = subprocess.Popen(
         [sys.executable, "-m", "lite.cli", "logs", "-f", run.name, "--runs", str(run.folder.path.parent)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
     )
+    time.sleep(2)
     journal = Journal(run.folder, run.facts)
     journal.log("a line while it goes")
     time.sleep(0.5)
