@@ -4,18 +4,19 @@ A stand-in module shows the wiring everywhere; where unsloth is installed, the r
 need an NVIDIA GPU: nothing here runs them.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from transformers import DynamicCache
 
 from lite.errors import PreconditionError
@@ -26,7 +27,15 @@ from lite.model.base import load_base
 from lite.model.generate import Decoding, generate
 
 ROOT = Path(unsloth.__file__).parents[2]
-INSTALLED = importlib.util.find_spec("unsloth") is not None
+OLDEST = "2026.10.9"
+"""The first that runs without a GPU: the switch of those before it makes believe that there is one."""
+
+
+def has_unsloth() -> bool:
+    try:
+        return Version(version("unsloth")) >= Version(OLDEST)
+    except PackageNotFoundError:
+        return False
 
 
 def spec(backend: str, **fields: Any) -> BaseSpec:
@@ -185,17 +194,23 @@ def loaded(backend):
 
 def told(backend):
     from lite.model.encoding import Row
-    from lite.model.forward import collate, hidden_states, response_logprobs
+    from lite.model.forward import collate, hidden_states, response_logprobs, score_rows
     from lite.model.generate import Decoding, generate
     bank, imported = loaded(backend)
     bank.add("policy", LoraSpec(r=4), seed=1)
     prompts = [(5, 6, 7, 9), (5, 6, 7, 8, 11), (9,)]
     found = generate(bank, "policy", prompts, seeds=[1, 2, 3], decoding=Decoding(10, 0.0, stop=None), groups=[0, 0, 1])
-    batch = collate([Row(p, (20, 21, 22)) for p in prompts], pad_id=bank.base.pad_id, device=bank.base.device)
+    rows = [Row(p, (20, 21, 22)) for p in prompts]
+    batch = collate(rows, pad_id=bank.base.pad_id, device=bank.base.device)
     with bank.using("policy", training=True) as trunk:
         response_logprobs(hidden_states(trunk, batch), bank.vocabulary, batch).logp.sum().backward()
     gradient = sum(float(p.grad.double().square().sum()) for p in bank.parameters("policy")) ** 0.5
-    return {"imported": imported, "tokens": [g.ids for g in found], "gradient": gradient, "adapter": len(bank.parameters("policy"))}
+    bank.add("reward", LoraSpec(r=4), seed=2)
+    bank.restore("reward", {k: w + 0.1 for k, w in bank.snapshot("reward").items()})
+    bank.head("reward").randomize(1)
+    mixed = score_rows(bank, rows, reward="reward", value=None, temperature=1.0, micro_tokens=1000)
+    scores = [*mixed.rewards.tolist(), *mixed.reference.sum(1).tolist()]
+    return {"imported": imported, "scores": scores, "tokens": [g.ids for g in found], "gradient": gradient, "adapter": len(bank.parameters("policy"))}
 
 out = {"plain": told("plain"), "unsloth": told("unsloth")}
 import unsloth
@@ -276,7 +291,7 @@ def test_what_it_cannot_load_is_one_line(pico_base, monkeypatch):
         load_base(BaseSpec(model=str(pico_base), device="cpu"))
 
 
-@pytest.mark.skipif(not INSTALLED, reason="unsloth is not installed")
+@pytest.mark.skipif(not has_unsloth(), reason=f"unsloth is not installed, or before {OLDEST}: those need a GPU")
 def test_the_real_one_on_a_cpu_gives_the_same_tokens_and_gradients(pico_base, tmp_path):
     done = run(PROGRAM, pico_base, LITE_CACHE=str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -284,3 +299,4 @@ def test_the_real_one_on_a_cpu_gives_the_same_tokens_and_gradients(pico_base, tm
     assert (found["plain"]["imported"], found["unsloth"]["imported"]) == (False, True)
     assert found["plain"]["tokens"] == found["unsloth"]["tokens"]
     assert found["plain"]["gradient"] == pytest.approx(found["unsloth"]["gradient"], rel=1e-3)
+    assert found["plain"]["scores"] == pytest.approx(found["unsloth"]["scores"], rel=1e-3)
