@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 class ResponseLogProbs(NamedTuple):
     logp: Tensor  # (B, R) fp32, 0 off-mask
-    entropy: Tensor  # (B, R) fp32, detached, 0 off-mask
+    entropy: Tensor  # (B, R) fp32, detached, 0 off-mask; (B, 0) unless asked for
 
 
 class Scores(NamedTuple):
@@ -95,11 +95,14 @@ def hidden_states(trunk: nn.Module, batch: Batch) -> Tensor:
     return trunk(input_ids=batch.ids, attention_mask=batch.attend, use_cache=False).last_hidden_state
 
 
-def response_logprobs(hidden: Tensor, vocabulary: Tensor, batch: Batch, *, temperature: float = 1.0) -> ResponseLogProbs:
+def response_logprobs(
+    hidden: Tensor, vocabulary: Tensor, batch: Batch, *, temperature: float = 1.0, entropy: bool = False
+) -> ResponseLogProbs:
     """Log-probs of the response tokens under softmax(logits / temperature): the distribution that was sampled from."""
     chosen = _at(hidden, batch.before)[batch.keep]
-    flat = token_logprobs(chosen, vocabulary, batch.targets[batch.keep], temperature=temperature, chunk=HEAD_CHUNK)
-    return ResponseLogProbs(scatter_kept(flat.logp, batch.keep), scatter_kept(flat.entropy, batch.keep))
+    flat = token_logprobs(chosen, vocabulary, batch.targets[batch.keep], temperature=temperature, chunk=HEAD_CHUNK, entropy=entropy)
+    spread = scatter_kept(flat.entropy, batch.keep) if entropy else flat.logp.new_empty(len(batch.keep), 0)
+    return ResponseLogProbs(scatter_kept(flat.logp, batch.keep), spread)
 
 
 def response_values(hidden: Tensor, head: ScalarHead, batch: Batch) -> Tensor:

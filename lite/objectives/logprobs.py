@@ -21,11 +21,18 @@ from lite.objectives.masks import wide
 
 class LogProbs(NamedTuple):
     logp: Tensor  # (N,) fp32, carries the gradient
-    entropy: Tensor  # (N,) fp32, detached; nats, of the same (tempered) distribution
+    entropy: Tensor  # (N,) fp32, detached; nats, of the same (tempered) distribution; (0,) unless asked for
 
 
 def token_logprobs(
-    hidden: Tensor, head_weight: Tensor, targets: Tensor, *, temperature: float = 1.0, chunk: int = 256, bias: Tensor | None = None
+    hidden: Tensor,
+    head_weight: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 256,
+    bias: Tensor | None = None,
+    entropy: bool = True,
 ) -> LogProbs:
     """Log-probability of each target, and the entropy of the distribution that it was drawn from.
 
@@ -35,6 +42,7 @@ def token_logprobs(
     and ``bias`` where they require it. Ratios are exactly 1 only between calls that cut the same rows into the same chunks.
 
     hidden: (N, D), the states that predict the targets     head_weight: (V, D)     targets: (N,) int     bias: (V,)
+    entropy: False leaves it out, and where no gradient is wanted three walks over every (chunk, V) table with it
     """
     if temperature <= 0 or chunk < 1:
         raise ValueError(f"temperature must be above 0 and chunk at least 1, not {temperature} and {chunk}")
@@ -42,7 +50,7 @@ def token_logprobs(
         raise ValueError(f"targets have shape {tuple(targets.shape)}, hidden states {tuple(hidden.shape)}")
     head_learns = head_weight.requires_grad or (bias is not None and bias.requires_grad)
     slope_now = torch.is_grad_enabled() and hidden.requires_grad and not head_learns
-    return LogProbs(*_ChunkedHead.apply(hidden, head_weight, bias, targets, temperature, chunk, slope_now))
+    return LogProbs(*_ChunkedHead.apply(hidden, head_weight, bias, targets, temperature, chunk, slope_now, entropy))
 
 
 def _log_softmax(hidden: Tensor, head_weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
@@ -75,17 +83,21 @@ class _ChunkedHead(torch.autograd.Function):
         temperature: float,
         chunk: int,
         slope_now: bool,
+        with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         logp = torch.empty(len(hidden), dtype=wide(hidden[:0]).dtype, device=hidden.device)
-        entropy = torch.empty_like(logp)
+        entropy = torch.empty_like(logp if with_entropy else logp[:0])
         slope = torch.empty_like(hidden) if slope_now else None
         for at in range(0, len(hidden), chunk):
             rows = slice(at, at + chunk)
             log_probs = _log_softmax(hidden[rows], head_weight, bias, temperature)
             logp[rows] = log_probs.gather(1, targets[rows, None])[:, 0]
-            probs = log_probs.exp()
-            entropy[rows] = -log_probs.clamp_(min=torch.finfo(log_probs.dtype).min).mul_(probs).sum(dim=-1)  # 0 log 0 = 0
+            probs = None
+            if with_entropy:
+                probs = log_probs.exp()
+                entropy[rows] = -log_probs.clamp_(min=torch.finfo(log_probs.dtype).min).mul_(probs).sum(dim=-1)  # 0 log 0 = 0
             if slope is not None:
+                probs = log_probs.exp_() if probs is None else probs
                 slope[rows] = _slope(probs, targets[rows], temperature).to(head_weight.dtype) @ head_weight
             del log_probs, probs  # else a third table: they would outlive the next chunk's logits
         if slope is None:
@@ -102,7 +114,7 @@ class _ChunkedHead(torch.autograd.Function):
         grad = grads[0]
         if ctx.slope_now:
             (slope,) = ctx.saved_tensors
-            return (grad[:, None] * slope).to(slope.dtype), None, None, None, None, None, None
+            return (grad[:, None] * slope).to(slope.dtype), None, None, None, None, None, None, None
         hidden, head_weight, bias, targets = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         to_hidden = torch.empty_like(hidden) if wants_hidden else None
@@ -122,4 +134,4 @@ class _ChunkedHead(torch.autograd.Function):
             del probs, to_logits
         to_weight = None if to_weight is None else to_weight.to(head_weight.dtype)
         to_bias = None if to_bias is None else to_bias.to(bias.dtype)
-        return to_hidden, to_weight, to_bias, None, None, None, None
+        return to_hidden, to_weight, to_bias, None, None, None, None, None

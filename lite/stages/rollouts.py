@@ -125,7 +125,7 @@ def look(
             index, span = torch.tensor(group, device=device), batch.keep.shape[1]
             with bank.using(POLICY, training=True) as trunk:  # with a graph, dropped at once: without one, other kernels may run
                 hidden = hidden_states(trunk, batch).detach()
-            found = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature)
+            found = response_logprobs(hidden, bank.vocabulary, batch, temperature=spec.temperature, entropy=True)
             logp[index, :span], entropy[index, :span] = found.logp, found.entropy
             if not separate:
                 joint[index, :span] = response_values(hidden, bank.head(VALUE), batch).detach()

@@ -140,6 +140,19 @@ def test_entropy_is_detached_and_that_of_the_tempered_distribution():
     assert not entropy.requires_grad
 
 
+@pytest.mark.parametrize("head_learns", [False, True])
+def test_without_the_entropy_the_rest_is_the_same_to_the_bit(head, head_learns):
+    hidden, weight, _, targets = head
+    results = []
+    for entropy in (True, False):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_(head_learns)
+        found = token_logprobs(h, w, targets, temperature=0.7, chunk=4, entropy=entropy)
+        found.logp.sum().backward()
+        assert found.entropy.shape == ((N,) if entropy else (0,))
+        results.append((found.logp, h.grad, w.grad if head_learns else h.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_a_barred_token_has_no_part_in_the_entropy(head):
     hidden, weight, _, targets = head
     bias = torch.zeros(V).index_fill(0, torch.tensor([7]), float("-inf"))
