@@ -1,9 +1,12 @@
 """Log-probs, values and rewards against a naive computation over all logits, and what must not change them."""
 
 import random
+from collections import Counter
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lite.model.bank import AdapterBank
 from lite.model.encoding import Row
@@ -35,6 +38,18 @@ def naive(bank: AdapterBank, role: str | None, row: Row, temperature: float = 1.
     return logp, -(table.exp() * table).sum(-1), found.hidden_states[-1][0]
 
 
+class Names(TorchDispatchMode):
+    """Counts torch's operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, positional=(), named=None):
+        self.count[function.overloadpacket.__name__] += 1
+        return function(*positional, **(named or {}))
+
+
 # -- log-probs --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -44,7 +59,11 @@ def test_response_logprobs_are_those_of_the_whole_table(bank, rows, role, temper
     add(bank, "policy")
     batch = collate(rows, pad_id=bank.base.pad_id, device=CPU)
     with bank.using(role) as trunk, torch.no_grad():
-        found = response_logprobs(hidden_states(trunk, batch), bank.vocabulary, batch, temperature=temperature)
+        hidden = hidden_states(trunk, batch)
+        found = response_logprobs(hidden, bank.vocabulary, batch, temperature=temperature, entropy=True)
+        plain = response_logprobs(hidden, bank.vocabulary, batch, temperature=temperature)
+    assert torch.equal(plain.logp, found.logp)
+    assert plain.entropy.shape == (len(rows), 0)
     for i, row in enumerate(rows):
         logp, entropy, _ = naive(bank, role, row, temperature)
         n = len(row.response)
@@ -199,8 +218,31 @@ def test_rows_of_a_mixed_pass_belong_to_the_roles_named(bank):
     plain = alone(None)
     with bank.mixing([None, None]) as trunk, torch.no_grad():
         torch.testing.assert_close(trunk(input_ids=ids.repeat(2, 1), use_cache=False).last_hidden_state[1], plain, **CLOSE)
-    with bank.mixing(["a"]) as trunk, pytest.raises(ValueError, match="adapter_names"):
+    with bank.mixing(["a"]) as trunk, pytest.raises(ValueError, match="1 roles over 2 rows"):
         trunk(input_ids=ids.repeat(2, 1), use_cache=False)
+
+
+def test_a_mixed_pass_has_the_bits_of_pefts_and_copies_no_rows(bank):
+    add(bank, "a", "b")
+    ids, roles = torch.tensor([[1, 7, 8, 9], [2, 7, 5, 9]]).repeat(3, 1), [None, None, "a", "a", "b", "b"]
+    keys = ["__base__" if role is None else bank._find(role).key for role in roles]
+    layers = [layer for layer in bank.base.model.modules() if isinstance(layer, LoraLayer)]
+
+    def told(layer, positional, named):
+        return positional, named | {"adapter_names": keys}
+
+    with bank.using("a") as trunk, torch.no_grad():
+        hooks = [layer.register_forward_pre_hook(told, with_kwargs=True) for layer in layers]
+        with Names() as theirs:
+            plain = trunk(input_ids=ids, use_cache=False).last_hidden_state
+        for hook in hooks:
+            hook.remove()
+    with bank.mixing(roles) as trunk, torch.no_grad(), Names() as ours:
+        mixed = trunk(input_ids=ids, use_cache=False).last_hidden_state
+    assert torch.equal(mixed, plain)  # alpha / r is a power of two: where the scale is applied makes no difference
+    assert theirs.count["index_put_"] == 2 * len(layers)
+    assert ours.count["index_put_"] == 0
+    assert ours.count["mm"] == theirs.count["mm"] > 0
 
 
 # -- batches --------------------------------------------------------------------------------------------------------------------------------
