@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,15 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="of the draws")]
 Temperature = Annotated[float | None, typer.Option("--temperature", min=0, help="0 always takes the likeliest token")]
 TopP = Annotated[float | None, typer.Option("--top-p", min=0.01, max=1, help="leaves out the unlikeliest tokens")]
 Longest = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="longest reply")]
+UNTRAINED = "nothing was trained in this run yet: its base answers"
+
+
+def the_run(runs: Path, name: str, fits: Callable[[read.Run], bool]) -> read.Run:
+    """The run of a name. `latest` passes over runs that lack what is asked for, such as one that failed at its start, and says so."""
+    found = read.find(runs, name, fits=fits)
+    if name == "latest" and (newest := read.latest(runs)) and newest.name != found.name:
+        say(f"{found.name}: the newest run with what is asked for (the newest of all is {newest.name}, {newest.state})")
+    return found
 
 
 @contextmanager
@@ -51,12 +60,14 @@ def chat(
     """Talk to a model of a run in the terminal."""
     with told():
         from lite import engine
-        from lite.chat.offers import room
+        from lite.chat.offers import BASE, can_chat, room
         from lite.chat.process import ChatProcess
         from lite.chat.terminal import Sampling, Talk, seats
 
-        found = room(read.find(runs, run))
+        found = room(the_run(runs, run, lambda one: can_chat(one, model)))
         asked = seats(found, model, compare or ())
+        if model is None and asked[0].offer.name == BASE:
+            say(UNTRAINED)
         engine.prepare_environment(offline=offline)
         given = {"seed": seed, "temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
         how = Sampling(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -99,13 +110,15 @@ def generate(
     with told():
         from lite import engine
         from lite.chat import formats
-        from lite.chat.offers import room
+        from lite.chat.offers import BASE, can_chat, room
         from lite.chat.terminal import seats
         from lite.export.subject import decoding_of
 
-        found = read.find(runs, run)
+        found = the_run(runs, run, lambda one: can_chat(one, model))
         place = room(found)
         (seat,) = seats(place, model, ())
+        if model is None and seat.offer.name == BASE:
+            say(UNTRAINED)
         loaded = recipe.load(found.folder.resolved, name=found.recipe)
         questions = formats.read_questions(prompts, format, tasks.load(place.task), limit)
         if out.exists() and not overwrite:
@@ -165,17 +178,16 @@ def evaluate(
     with told():
         if sum((human_sheet, ratings is not None, suite is not None)) != 1:
             raise RecipeError("lite eval", ["one of --human-sheet, --ratings FILE and --suite SUITE is needed"])
-        found = read.find(runs, run)
+        from lite.chat.offers import can_chat
+        from lite.evaluate import rating
+
+        found = the_run(runs, run, lambda one: can_chat(one, model) if suite else bool(rating.evaluations(one)))
         if suite:
             _suite(found, suite, model, limit, shots, tasks_from, offline, as_json)
         elif ratings:
-            from lite.evaluate import rating
-
             read_back = rating.read_ratings(found, ratings)
             print(dumps(read_back) if as_json else rating.text(read_back))
         else:
-            from lite.evaluate import rating
-
             task = tasks.load(recipe.load(found.folder.resolved).task)
             made = rating.write_sheet(found, task, first=first, second=second, rows=rows)
             text = f"{made.sheet}\n{made.key} tells which is which: keep it from raters"
@@ -215,11 +227,11 @@ def export(
     with told():
         if push and offline:
             raise RecipeError("lite export", ["--push needs the Hub, and --offline forbids it"])
-        found = read.find(runs, run)
-
         from lite import engine
         from lite.export import hub
-        from lite.export.subject import choose
+        from lite.export.subject import choose, gives
+
+        found = the_run(runs, run, lambda one: gives(one, what, stage))
 
         engine.prepare_environment(offline=offline)
         subject = choose(found, what, stage)  # a mistake is told before torch is imported

@@ -58,9 +58,9 @@ def room(run: Run) -> Room:
     return Room(recipe.base, recipe.task, tuple(found))
 
 
-def can_chat(run: Run) -> bool:
-    """Whether there is a trained model to talk to."""
+def can_chat(run: Run, model: str | None = None) -> bool:
+    """Whether there is a model of that name to talk to; none: a trained one."""
     try:
-        return any(offer.adapter for offer in room(run).offers)
+        return any(offer.adapter if model is None else offer.name == model for offer in room(run).offers)
     except LiteError:
         return False

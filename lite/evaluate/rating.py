@@ -12,7 +12,7 @@ from lite.evaluate.pairwise import Comparison, Verdict
 from lite.evaluate.summary import by_model
 from lite.records import Reply
 from lite.runs.publish import write_json
-from lite.runs.read import Run
+from lite.runs.read import Run, StageRecord
 from lite.tasks import Task
 from lite.text.dialogue import closed
 from lite.yamltext import hint
@@ -39,9 +39,14 @@ def _prompts(n: int) -> str:
     return f"{n} {'prompt' if n == 1 else 'prompts'}"
 
 
+def evaluations(run: Run) -> list[StageRecord]:
+    """Those that a run has finished."""
+    return [stage for stage in run.stages() if stage.done and stage.facts.get("kind") == "evaluate"]
+
+
 def evaluation_of(run: Run) -> Evaluation:
-    """The last evaluation that a run has finished."""
-    done = [stage for stage in run.stages() if stage.done and stage.facts.get("kind") == "evaluate"]
+    """The last of them."""
+    done = evaluations(run)
     if not done:
         raise RecipeError(run.name, ["has no finished evaluation yet; `lite run --resume` goes on with it"])
     return Evaluation(done[-1].folder.out)

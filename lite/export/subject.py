@@ -9,7 +9,7 @@ from typing import Any
 from lite import recipe, tasks
 from lite.artifacts import Artifact, Pairs, Policy, Reward
 from lite.contracts import CONTRACTS
-from lite.errors import RecipeError
+from lite.errors import LiteError, RecipeError
 from lite.knobs import BaseSpec, base_of
 from lite.knobs.judging import EvaluateSpec
 from lite.plan import tiny_folder
@@ -125,3 +125,12 @@ def choose(run: Run, what: str, stage: str | None = None) -> Subject:
         there = ", ".join(done) or "none"
         raise RecipeError("--stage", [f"{what} cannot be made of {stage!r}{near(stage, done)} (finished stages that fit: {there})"])
     return Subject(run, loaded, stages[stage], stages[stage].contract.gives(done[stage].folder.out))
+
+
+def gives(run: Run, what: str, stage: str | None = None) -> bool:
+    """Whether there is a stage to choose."""
+    try:
+        choose(run, what, stage)
+    except LiteError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lite.chance import seed_for
-from lite.chat.offers import Offer, Room, room
+from lite.chat.offers import Offer, Room, can_chat, room
 from lite.engine import load_bank
 from lite.errors import ArtifactError
 from lite.knobs import BaseSpec
@@ -90,7 +90,7 @@ def load_policy(
         policy.reply(["How do I bake bread?"])
         policy.base.reply(["How do I bake bread?"])
 
-    source: a run's name, its folder or ``latest``, or an adapter's folder
+    source: a run's name, its folder or ``latest`` (the newest that trained a policy), or an adapter's folder
     base: of an adapter's folder; as lite trained it, or a Hub id or folder to take in its place. None: what the training notes, else
         what the adapter names, in 4 bits. A :class:`~lite.knobs.BaseSpec` says all of it
     offline: the Hub is asked nothing
@@ -101,7 +101,7 @@ def load_policy(
         if adapter := next((folder for folder in (path, path / "adapter") if (folder / CONFIG).is_file()), None):
             spec = _base_of(adapter, base)
         else:
-            run = read.find(Path(runs), str(source))
+            run = read.find(Path(runs), str(source), fits=can_chat)
             found = room(run)
             trained = [offer for offer in found.offers if offer.adapter]
             if not trained:

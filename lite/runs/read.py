@@ -1,7 +1,7 @@
 """Read runs from disk: which there are, how far they came, which stages are done. Imports no torch and never raises on a torn line."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,16 @@ def latest(runs: Path, recipe: str | None = None) -> Run | None:
     return found[-1] if found else None
 
 
-def find(runs: Path, name: str, recipe: str | None = None) -> Run:
-    """The run of a folder, of a run's name or its beginning or end, or `latest`."""
+def find(runs: Path, name: str, recipe: str | None = None, *, fits: Callable[[Run], bool] | None = None) -> Run:
+    """The run of a folder, of a run's name or its beginning or end, or `latest`: the newest that ``fits``, or the newest if none does."""
     if name == "latest":
         found = latest(runs, recipe)
         if found is None:
             of = f" of recipe {recipe}" if recipe else ""
             raise RecipeError(str(runs), [f"no run{of} here yet; `lite run` starts one"])
-        return found
+        if fits is None or fits(found):
+            return found
+        return next((run for run in reversed(all_runs(runs)) if recipe in (None, run.recipe) and fits(run)), found)
     if (Path(name) / "run.json").is_file():
         return open_run(Path(name))
     known = all_runs(runs)
