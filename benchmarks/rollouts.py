@@ -67,7 +67,8 @@ def theirs(bank: AdapterBank, prompts: Prompts, rows: int, new: int, seed: int, 
         ids = torch.tensor([[bank.base.pad_id] * (width - len(p)) + list(p) for p in part], device=bank.base.device)
         attend = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part], device=bank.base.device)
         stop = {"stop_strings": [STOP], "tokenizer": bank.base.tokenizer} if stops else {}
-        with bank.using(POLICY), torch.no_grad():
+        with bank.using(POLICY, training=True), torch.no_grad():  # training passes are PEFT's own
+            bank.base.model.eval()
             written = bank.base.model.generate(  # type: ignore[operator]
                 input_ids=ids, attention_mask=attend, do_sample=True, top_k=0, max_new_tokens=new, pad_token_id=bank.base.pad_id, **stop
             )

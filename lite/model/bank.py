@@ -3,7 +3,8 @@
 Roles are LoRA adapters by name; the base itself is the role ``None`` (every adapter off). Only this class switches adapters
 or touches ``requires_grad`` of the model: PEFT couples "active" with "trainable", leaves frozen adapters trainable after
 ``disable_adapter()`` (huggingface/peft#3447) and may freeze the wrong one on loading (#3580), so the trainable set is set anew
-after every switch. Forward and backward of one role stay inside one ``using`` block: under activation checkpointing the
+after every switch. Training passes go through PEFT; where nothing is learnt the base runs with all adapters off and
+lite.model.lowrank adds them. Forward and backward of one role stay inside one ``using`` block: under activation checkpointing the
 backward pass recomputes with the adapter that is active *then*, so a backward pass that comes late is refused.
 """
 
@@ -29,6 +30,7 @@ from lite.knobs import LoraSpec
 from lite.model.base import Base
 from lite.model.heads import ScalarHead
 from lite.model.lending import Loan
+from lite.model.lowrank import Stretch, added
 from lite.model.memory import Budget
 from lite.model.plain import CONFIG, TARGETS, WEIGHTS
 
@@ -114,47 +116,32 @@ class AdapterBank:
         ``training`` puts the model in train mode and makes exactly this role's adapter trainable (it must be a trainable
         one); otherwise nothing is trainable and the model is in eval mode: no dropout, and ``generate`` is safe.
         """
-        if training and (role is None or not self._find(role).trainable):
+        adapter = None if role is None else self._find(role)
+        if training and (adapter is None or not adapter.trainable):
             raise ValueError(f"{role or 'the base'} is frozen: only a trainable adapter can be used for training")
         with self._block(role or "the base"):
-            self._switch(role, training)
-            watch = self._refuse_late_backward()
-            try:
-                yield self.trunk
-            finally:
-                watch.remove()
+            if training:
+                self._switch(role, True)
+                watch = self._refuse_late_backward()
+                try:
+                    yield self.trunk
+                finally:
+                    watch.remove()
+            else:
+                with self._inferring([Stretch(None, adapter.key)] if adapter else []):
+                    yield self.trunk
 
     @contextmanager
     def mixing(self, roles: Sequence[str | None]) -> Iterator[nn.Module]:
-        """One forward pass whose rows belong to different roles; inference only. ``roles``: one per row.
-
-        The base runs once over all rows, and to each stretch of rows that are of one role its low-rank part is added in place. PEFT's own
-        mixed batch (``adapter_names``) copies every role's rows out and back in at every layer, which made the pass slower than one pass
-        per role wherever unpacking the base is not most of the work. Same operations, same bits.
-        """
+        """One forward pass whose rows belong to different roles; inference only. ``roles``: one per row."""
         stretches, at = [], 0
         for role, same in groupby(roles):
             n = len(list(same))
             if role is not None:
-                stretches.append((slice(at, at + n), self._find(role).key))
+                stretches.append(Stretch(slice(at, at + n), self._find(role).key))
             at += n
-
-        def add_parts(layer: nn.Module, positional: tuple[Tensor, ...], output: Tensor) -> None:
-            x = positional[0]
-            if len(x) != len(roles):
-                raise ValueError(f"a mixed pass of {len(roles)} roles over {len(x)} rows: one role per row")
-            lora = cast(LoraLayer, layer)
-            for rows, key in stretches:
-                down, up = lora.lora_A[key], lora.lora_B[key]
-                output[rows] += up(down(x[rows].to(down.weight.dtype)).mul_(lora.scaling[key])).to(output.dtype)
-
-        with self._block("a mixed pass"):
-            hooks: list[RemovableHandle] = [layer.register_forward_hook(add_parts) for layer in self._layers.values() if stretches]
-            try:
-                yield self.trunk
-            finally:
-                for hook in hooks:
-                    hook.remove()
+        with self._block("a mixed pass"), self._inferring(stretches, of=at):
+            yield self.trunk
 
     @contextmanager
     def lent(self, role: str, build: Callable[[PeftModel], Borrower]) -> Iterator[Borrower]:
@@ -340,6 +327,12 @@ class AdapterBank:
                 p.requires_grad = True
         for module in self._modules:
             module["training"] = training
+
+    @contextmanager
+    def _inferring(self, stretches: Sequence[Stretch], of: int | None = None) -> Iterator[None]:
+        self._settle()
+        with added(self._layers.values(), stretches, of=of):
+            yield
 
     def _settle(self) -> None:
         """Outside every block: the base, frozen, in eval mode."""

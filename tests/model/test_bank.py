@@ -196,7 +196,7 @@ def test_a_switch_leaves_the_layers_as_peft_leaves_them_and_asks_none_of_them(ba
         monkeypatch.setattr(LoraLayer, name, lambda *_, name=name: calls.append(name))
     ours = {}
     for role in ("policy", "value", None):
-        with bank.using(role):
+        with bank.using(role, training=role is not None):
             ours[role] = state()
     assert ours == theirs and len({str(s) for s in ours.values()}) == 3 and not calls
     assert len(layers) == LAYERS * LINEAR
@@ -345,6 +345,23 @@ def test_save_and_load_are_exact(bank, saved):
     assert bank.change("r1.reward") == 0
     with pytest.raises(ValueError, match="frozen"), bank.using("r1.reward", training=True):
         pass
+
+
+def test_an_adapter_of_some_layers_only_leaves_the_others_alone(bank, saved):
+    file, settings = saved / "adapter_model.safetensors", saved / "adapter_config.json"
+    save_file({k: w for k, w in load_file(file).items() if "v_proj" in k}, file)
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["v_proj"]}))
+    bank.load("few", saved)
+    few, plain, ids = logits(bank, "few"), logits(bank, None), torch.tensor([[1, 7, 8, 9]])
+    with bank.using("few"):
+        inside = {name: layer.lora_A.keys() for name, layer in bank._layers.items()}
+    assert sum(bank._find("few").key in keys for keys in inside.values()) == LAYERS
+    assert not torch.allclose(few, plain, atol=1e-3)
+    with bank.mixing(["few", "other"]) as trunk, torch.no_grad():
+        mixed = trunk(input_ids=ids.repeat(2, 1), use_cache=False).last_hidden_state
+    for role, row in zip(("few", "other"), mixed, strict=True):
+        with bank.using(role) as trunk, torch.no_grad():
+            torch.testing.assert_close(trunk(input_ids=ids, use_cache=False).last_hidden_state[0], row, rtol=1e-4, atol=2e-5)
 
 
 def test_a_base_that_lay_elsewhere_when_the_adapter_was_made_is_no_matter(bank, saved):

@@ -2,10 +2,12 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import torch
-from peft.tuners.lora import LoraLayer
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lite.model.bank import AdapterBank
@@ -41,9 +43,10 @@ def naive(bank: AdapterBank, role: str | None, row: Row, temperature: float = 1.
 class Names(TorchDispatchMode):
     """Counts torch's operations by name."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __enter__(self) -> Counter[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.count: Counter[str] = Counter()
+        super().__enter__()
+        return self.count
 
     def __torch_dispatch__(self, function, types, positional=(), named=None):
         self.count[function.overloadpacket.__name__] += 1
@@ -222,27 +225,42 @@ def test_rows_of_a_mixed_pass_belong_to_the_roles_named(bank):
         trunk(input_ids=ids.repeat(2, 1), use_cache=False)
 
 
-def test_a_mixed_pass_has_the_bits_of_pefts_and_copies_no_rows(bank):
-    add(bank, "a", "b")
-    ids, roles = torch.tensor([[1, 7, 8, 9], [2, 7, 5, 9]]).repeat(3, 1), [None, None, "a", "a", "b", "b"]
-    keys = ["__base__" if role is None else bank._find(role).key for role in roles]
-    layers = [layer for layer in bank.base.model.modules() if isinstance(layer, LoraLayer)]
+@contextmanager
+def peft(bank: AdapterBank, role: str, roles: Sequence[str | None] = ()) -> Iterator[nn.Module]:
+    """PEFT's own forward of one role, or of a row per role."""
+    keys = ["__base__" if name is None else bank._find(name).key for name in roles]
 
     def told(layer, positional, named):
         return positional, named | {"adapter_names": keys}
 
-    with bank.using("a") as trunk, torch.no_grad():
-        hooks = [layer.register_forward_pre_hook(told, with_kwargs=True) for layer in layers]
-        with Names() as theirs:
-            plain = trunk(input_ids=ids, use_cache=False).last_hidden_state
-        for hook in hooks:
-            hook.remove()
-    with bank.mixing(roles) as trunk, torch.no_grad(), Names() as ours:
-        mixed = trunk(input_ids=ids, use_cache=False).last_hidden_state
-    assert torch.equal(mixed, plain)  # alpha / r is a power of two: where the scale is applied makes no difference
-    assert theirs.count["index_put_"] == 2 * len(layers)
-    assert ours.count["index_put_"] == 0
-    assert ours.count["mm"] == theirs.count["mm"] > 0
+    with bank.using(role, training=True) as trunk:
+        bank.base.model.eval()
+        hooks = [layer.register_forward_pre_hook(told, with_kwargs=True) for layer in bank._layers.values() if keys]
+        try:
+            yield trunk
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+MIXED = [None, None, "a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("roles", [None, MIXED], ids=["one role", "mixed"])
+def test_inference_has_the_bits_of_pefts_own_and_none_of_its_copies(bank, roles):
+    add(bank, "a", "b")
+    ids = torch.tensor([[1, 7, 8, 9], [2, 7, 5, 9]]).repeat(3, 1)
+    with peft(bank, "a", roles or ()) as trunk, torch.no_grad(), Names() as theirs:
+        plain = trunk(input_ids=ids, use_cache=False).last_hidden_state
+    with bank.mixing(roles) if roles else bank.using("a") as trunk, torch.no_grad(), Names() as ours:
+        found = trunk(input_ids=ids, use_cache=False).last_hidden_state
+    with bank.using(None) as trunk, torch.no_grad():
+        assert not torch.allclose(found[-1], trunk(input_ids=ids[-1:], use_cache=False).last_hidden_state[0], atol=1e-2)
+    assert torch.equal(found, plain)  # alpha / r is a power of two: where the scale is applied makes no difference
+    assert ours["mm"] == theirs["mm"] > 0
+    copies = "index_put_" if roles else "clone"
+    assert theirs[copies] - ours[copies] == (2 if roles else 1) * len(bank._layers)
+    assert ours.total() < theirs.total()
 
 
 # -- batches --------------------------------------------------------------------------------------------------------------------------------
