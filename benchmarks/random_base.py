@@ -4,14 +4,15 @@ The stop string is spelled by two tokens and there is no end-of-text token, so t
 has full length: the chance of a stop is 1 / V^2 per token. (A test can still spell it.)
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -96,6 +97,14 @@ def add_roles(bank: AdapterBank, names: tuple[str, ...], *, lora: LoraSpec, spre
             for p in bank.parameters(name):
                 if not p.any():
                     p.copy_(torch.randn(p.shape, generator=generator) * spread)
+
+
+@contextmanager
+def plain(bank: AdapterBank, role: str | None) -> Iterator[nn.Module]:
+    """The trunk with PEFT's own forward of a role, in eval mode: what a plain side runs. (Training passes are PEFT's; inference is not.)"""
+    with bank.using(role, training=role is not None) as trunk:
+        bank.base.model.eval()
+        yield trunk
 
 
 def random_ids(shape: Shape, lengths: list[int], *, seed: int) -> list[tuple[int, ...]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.random_base import Shape, add_roles, load_bank, random_ids, write_base
+from benchmarks.random_base import Shape, add_roles, load_bank, plain, random_ids, write_base
 from benchmarks.report import publish, table
 from lite import micro
 from lite.knobs import LoraSpec
@@ -67,8 +67,7 @@ def theirs(bank: AdapterBank, prompts: Prompts, rows: int, new: int, seed: int, 
         ids = torch.tensor([[bank.base.pad_id] * (width - len(p)) + list(p) for p in part], device=bank.base.device)
         attend = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part], device=bank.base.device)
         stop = {"stop_strings": [STOP], "tokenizer": bank.base.tokenizer} if stops else {}
-        with bank.using(POLICY, training=True), torch.no_grad():  # training passes are PEFT's own
-            bank.base.model.eval()
+        with plain(bank, POLICY), torch.no_grad():
             written = bank.base.model.generate(  # type: ignore[operator]
                 input_ids=ids, attention_mask=attend, do_sample=True, top_k=0, max_new_tokens=new, pad_token_id=bank.base.pad_id, **stop
             )
