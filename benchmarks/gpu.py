@@ -7,9 +7,11 @@
 Needs what `pip install -e .` installs and a GPU; nothing is downloaded, since weights are made on the card, matrix by matrix. Measured,
 each through ``lite``'s own code: generation at 8, 32 and 64 rows beside transformers' generate and the bound that the card's own bandwidth
 sets; pairs with a shared prefix; steps of the reward model and of DPO; whole PPO steps, and the same steps in the old loop
-shape; the peak of each part beside ``lite.fit``'s estimate. What cannot be measured is called so, with the reason.
+shape; the peak of each part beside ``lite.fit``'s estimate. What cannot be measured is called so, with the reason: so are numbers of rows
+that do not fit the card by the estimate.
 
-Writes results/gpu-MODEL-CARD.json and .md. Exit codes: 0 all measured, 1 a part failed or ran out of memory, 2 usage, 3 this machine cannot.
+Writes results/gpu-MODEL-CARD.json and .md, on the CPU toy-cpu-MODEL. Exit codes: 0 all that fits is measured, 1 a part failed or ran out of
+memory, 2 usage, 3 this machine cannot.
 """
 
 import argparse
@@ -19,9 +21,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.gpu_options import options
+
 GIB = 2**30
 RECIPES = ("rlcd_helpful", "rlcd_helpful_30b")
 """For bases of under and over 20e9 parameters."""
@@ -31,29 +34,6 @@ LIMITS = {"peak_over_estimate": (0.85, 1.15), "generation": 2.0, "ppo": 2.5}
 
 class Cannot(Exception):
     """A sentence for the reader, and exit code 3."""
-
-
-def options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default=None, help="7b (the default), 30b, qwen7b, olmo32b, small, or a base that the estimate knows")
-    parser.add_argument("--card", type=float, default=None, help="GB that may be used: 8, 12, 16, 24, 48; default: the whole card")
-    parser.add_argument("--cpu", action="store_true", help="a toy shape on the CPU")
-    parser.add_argument("--steps", type=int, default=None, help="timed steps of PPO and of the stages that learn; default 5 (CPU: 1)")
-    parser.add_argument("--rollouts", type=int, default=None, help="responses per PPO step; default 64 (CPU: 4)")
-    parser.add_argument("--rows", type=int, nargs="+", default=None, help="rows of the generation part; default 8 32 64 (CPU: 2 3)")
-    parser.add_argument("--tokens", type=int, nargs=2, default=None, metavar=("PROMPT", "NEW"), help="default 192 300 (CPU: 12 6)")
-    parser.add_argument("--only", nargs="+", default=None, metavar="PART", help="generation pairs reward dpo ppo old_ppo")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON and the table")
-    found = parser.parse_args(argv)
-    small = found.cpu
-    found.model = found.model or ("small" if small else "7b")
-    found.steps = found.steps or (1 if small else 5)
-    found.rollouts = found.rollouts or (4 if small else 64)
-    found.rows = found.rows or ([2, 3] if small else [8, 32, 64])
-    found.tokens = found.tokens or ([12, 6] if small else [192, 300])
-    return found
 
 
 # -- may it run here? -------------------------------------------------------------------------------------------------------------
@@ -90,18 +70,24 @@ def cap(card: float) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, (cards.usable(card) - sizes.CONTEXT) / total))
 
 
-def plan_for(found: argparse.Namespace, card: float | None) -> tuple[Any, Any, Mapping[str, Any], dict[str, int]]:
-    """Config and shape of the base, specs by kind of stage with which it fits the card, and the estimated peaks in bytes."""
+class Planned(NamedTuple):
+    """Config and shape of the base, specs by kind of stage with which it fits the card, and estimated peaks in bytes."""
+
+    config: Any
+    shape: Any
+    specs: Mapping[str, Any]
+    peaks: Mapping[str, int]  # by kind of stage
+    rows: Mapping[int, int]  # of generation, by its number of rows
+
+
+def plan_for(found: argparse.Namespace, card: float | None) -> Planned:
     from benchmarks.gpu_base import config_of
     from lite import recipe
     from lite.fit.estimate import estimate, way_to_fit
     from lite.fit.shape import Shape, shape_of
     from lite.plan import plan
 
-    try:
-        config = config_of(found.model)
-    except ValueError as e:
-        raise Cannot(f"--model: {e}") from e
+    config = config_of(found.model)
     prompt, new = found.tokens
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps({"model_type": config.model_type} | config.to_dict(), default=str))
@@ -128,7 +114,33 @@ def plan_for(found: argparse.Namespace, card: float | None) -> tuple[Any, Any, M
         loaded = recipe.load(path, [*overrides, *way.overrides])
         nodes = plan(loaded)
         peaks = {fit.kind: fit.peak for fit in estimate(loaded, nodes, card_gib=size)}
-    return config, shape, {node.kind: node.spec for node in nodes} | _others(nodes), peaks
+        specs = {node.kind: node.spec for node in nodes} | _others(nodes)
+        rows = {n: generation_peak(shape, loaded.base, specs["ppo"].lora.r, n, prompt, new) for n in found.rows}
+    return Planned(config, shape, specs, peaks, rows)
+
+
+def generation_peak(shape: Any, base: Any, r: int, rows: int, prompt: int, new: int) -> int:
+    """The most that so many rows need: the base, one adapter, and the cache at its full length."""
+    from lite.fit import sizes
+    from lite.fit.demand import Site
+    from lite.fit.estimate import MOVING, SLACK
+
+    site = Site(shape, base, {})
+    resident = site.resident([sizes.lora(shape, r)], [])
+    moments = site.writing(resident, rows, prompt, new, adapter=True, nucleus=False, knob="rows")
+    return max(moment.bytes + int(SLACK * sum(moment.parts.get(part, 0) for part in MOVING)) for moment in moments)
+
+
+def too_many(rows: Mapping[int, int], card: float | None) -> dict[int, str]:
+    """The numbers of rows that do not fit, each with the reason."""
+    from lite.fit import cards
+
+    usable = cards.usable(card) if card else None
+    return {
+        n: f"does not fit: about {peak / GIB:.1f} GiB by the estimate, of which {card:g} GiB have {usable / GIB:.1f}"
+        for n, peak in rows.items()
+        if usable is not None and peak > usable
+    }
 
 
 def _others(nodes: Sequence[Any]) -> dict[str, Any]:
@@ -176,7 +188,8 @@ def run_part(name: str, job: Any, peaks: Mapping[str, int]) -> dict[str, Any]:
 
 
 def measure(found: argparse.Namespace, card: float | None) -> dict[str, Any]:
-    config, shape, specs, peaks = plan_for(found, card)
+    config, shape, specs, peaks, rows_peaks = plan_for(found, card)
+    left_out = too_many(rows_peaks, card)
     import torch
 
     from benchmarks.gpu_base import random_base
@@ -184,8 +197,6 @@ def measure(found: argparse.Namespace, card: float | None) -> dict[str, Any]:
     from lite.model.bank import AdapterBank
     from lite.model.base import pick_dtype
 
-    if unknown := [part for part in found.only or () if part not in PARTS]:
-        raise Cannot(f"--only: no part called {unknown[0]!r}; there are {', '.join(PARTS)}")
     device = torch.device("cpu" if found.cpu else "cuda")
     if not found.cpu and card:
         cap(card)
@@ -194,7 +205,8 @@ def measure(found: argparse.Namespace, card: float | None) -> dict[str, Any]:
         bank = AdapterBank(random_base(config, device, dtype))
     except torch.OutOfMemoryError as e:
         raise Cannot(f"the base {found.model} alone does not fit {card:g} GiB") from e
-    job = Job(bank, shape, specs, *found.tokens, rows=tuple(found.rows), steps=found.steps, repeats=2 if found.cpu else 3)
+    rows = tuple(n for n in found.rows if n not in left_out)
+    job = Job(bank, shape, specs, *found.tokens, rows=rows, left_out=left_out, steps=found.steps, repeats=2 if found.cpu else 3)
     parts = {}
     for name in found.only or PARTS:
         print(f"  {name} ...", file=sys.stderr, flush=True)
@@ -202,7 +214,7 @@ def measure(found: argparse.Namespace, card: float | None) -> dict[str, Any]:
     return {
         "model": found.model,
         "parameters": shape.parameters,
-        "card_gib": card,
+        "card_gib": None if found.cpu else card,
         "dtype": str(dtype),
         "tokens": {"prompt": found.tokens[0], "new": found.tokens[1]},
         "knobs": {kind: specs[kind].model_dump(mode="json") for kind in ("contrast", "reward", "ppo") if kind in specs},
@@ -235,7 +247,11 @@ def rows_of(parts: Mapping[str, Any]) -> list[list[str]]:
         told = "not measured" if not isinstance(peak, float) else f"{peak:.2f} GiB"
         told += f", {part['peak_over_estimate']:.2f} of the estimate" if "peak_over_estimate" in part else ""
         if name == "generation":
+            found += [[f"generation, {rows} rows", f"not measured: {why}", "", ""] for rows, why in part.get("left_out", {}).items()]
             for rows, f in part["tokens_per_second"].items():
+                if "failed" in f:
+                    found.append([f"generation, {rows} rows", f"**failed**: {f['failed']}", "", ""])
+                    continue
                 beside = f"generate {f['generate']:,.0f} ({f['times']:.2f}x), bound {f['bound']:,.0f} ({f['of_bound']:.0%})"
                 found.append([f"generation, {rows} rows", f"{f['ours']:,.0f} tokens/s", beside, told])
         elif name == "pairs":
@@ -260,7 +276,7 @@ def shortfalls(parts: Mapping[str, Any]) -> list[str]:
         if not low <= part.get("peak_over_estimate", 1.0) <= high
     ]
     for rows, f in parts.get("generation", {}).get("tokens_per_second", {}).items():
-        if f["times"] < LIMITS["generation"]:
+        if f.get("times", LIMITS["generation"]) < LIMITS["generation"]:
             found.append(f"generation, {rows} rows: {f['times']:.2f}x generate, not {LIMITS['generation']}x")
     ours, old = (parts.get(name, {}).get("seconds") for name in ("ppo", "old_ppo"))
     if ours and old and old / ours < LIMITS["ppo"]:
@@ -272,8 +288,8 @@ def publish(facts: dict[str, Any], out: Path) -> None:
     from benchmarks.report import hardware, table, versions
 
     out.mkdir(parents=True, exist_ok=True)
-    card = f"{facts['card_gib']:.0f}" if facts["card_gib"] else "cpu"
-    name = f"gpu-{facts['model'].rpartition('/')[2]}-{card}"
+    model, card = facts["model"].rpartition("/")[2], f"{facts['card_gib'] or 0:.0f}"
+    name = f"gpu-{model}-{card}" if facts["gpu"] else f"toy-cpu-{model}"
     missed = shortfalls(facts["parts"]) if facts["gpu"] else []
     facts |= {"shortfalls": missed, "hardware": hardware(), "versions": versions()}
     (out / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -292,14 +308,15 @@ def publish(facts: dict[str, Any], out: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    found = options(argv)
+    found = options(argv, __doc__)
     try:
         facts = measure(found, check_machine(found.cpu, found.card))
     except Cannot as e:
         print(f"benchmarks.gpu: {e}", file=sys.stderr)
         return 3
     publish(facts, found.out)
-    return 1 if any("failed" in part for part in facts["parts"].values()) else 0
+    rows = facts["parts"].get("generation", {}).get("tokens_per_second", {})
+    return 1 if any("failed" in part for part in (*facts["parts"].values(), *rows.values())) else 0
 
 
 if __name__ == "__main__":

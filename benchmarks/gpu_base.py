@@ -15,10 +15,10 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from transformers.quantizers import AutoHfQuantizer
 
 import lite.fit
+from benchmarks.gpu_options import NAMES
 from benchmarks.random_base import tokenizer
 from lite.model.base import Base, stop_cpu_repacking
 
-NAMES = {"7b": "huggyllama/llama-7b", "30b": "huggyllama/llama-30b", "qwen7b": "Qwen/Qwen2.5-7B", "olmo32b": "allenai/OLMo-2-0325-32B"}
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 192, "vocab_size": 320}
 
 

@@ -49,6 +49,7 @@ class Job:
     prompt_tokens: int
     new_tokens: int
     rows: tuple[int, ...]
+    left_out: Mapping[int, str]  # numbers of rows that do not fit the card, and why
     steps: int
     repeats: int
 
@@ -92,30 +93,41 @@ def bandwidth(device: torch.device) -> float:
 
 
 def generation(job: Job) -> Figures:
-    """Tokens per second, ours and transformers' generate, with and without an adapter, and what the bandwidth allows."""
-    bank, found = job.bank, {}
-    speed = bandwidth(job.device)
+    """Tokens per second of ours and transformers' generate, with an adapter, and what the bandwidth allows, for each number of rows."""
+    told = {"left_out": {str(rows): why for rows, why in job.left_out.items()}}
+    if not job.rows:
+        return told | {"not_measured": f"no number of rows fits: {'; '.join(f'{rows} {why}' for rows, why in job.left_out.items())}"}
+    bank, found, speed = job.bank, dict[str, Figures](), bandwidth(job.device)
     bank.clear()
     add_roles(bank, (POLICY,), lora=job.specs["ppo"].lora, spread=SPREAD)
+    for rows in job.rows:
+        try:
+            found[str(rows)] = _both_ways(job, rows, speed)
+        except torch.OutOfMemoryError:  # the other numbers keep their figures
+            found[str(rows)] = {"failed": "out of memory"}
+        if job.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return told | {"bytes_per_second": speed, "tokens_per_second": found}
+
+
+def _both_ways(job: Job, rows: int, speed: float) -> Figures:
+    bank, prompts = job.bank, job.prompts(rows)
     wide = 2 if job.device.type == "cuda" else 4
     weights = sum(p.numel() * p.element_size() for name, p in bank.base.model.named_parameters() if "lora_" not in name and p.ndim > 1)
     embedding = bank.base.hidden_size * job.shape.vocab * wide  # of it a few rows are read
-    for rows in job.rows:
-        prompts = job.prompts(rows)
-        sides: dict[str, Callable[[], int]] = {
-            "ours": lambda: rollouts.ours(bank, prompts, rows, job.new_tokens, 1),  # noqa: B023 (run at once)
-            "generate": lambda: rollouts.theirs(bank, prompts, rows, job.new_tokens, 1, stops=False),  # noqa: B023
-        }
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(job.repeats):
-            for name, side in sides.items():
-                times[name].append(timed(job.device, side))
-        tokens = rows * job.new_tokens
-        cache = rows * sizes.kv_cache(job.shape, job.prompt_tokens + job.new_tokens // 2, wide)
-        ours, theirs = (tokens / middle(times[name]) for name in ("ours", "generate"))
-        bound = rows * speed / (weights - embedding + cache)
-        found[str(rows)] = {"ours": ours, "generate": theirs, "times": ours / theirs, "bound": bound, "of_bound": ours / bound}
-    return {"bytes_per_second": speed, "tokens_per_second": found}
+    sides: dict[str, Callable[[], int]] = {
+        "ours": lambda: rollouts.ours(bank, prompts, rows, job.new_tokens, 1),
+        "generate": lambda: rollouts.theirs(bank, prompts, rows, job.new_tokens, 1, stops=False),
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(job.repeats):
+        for name, side in sides.items():
+            times[name].append(timed(job.device, side))
+    tokens = rows * job.new_tokens
+    cache = rows * sizes.kv_cache(job.shape, job.prompt_tokens + job.new_tokens // 2, wide)
+    ours, theirs = (tokens / middle(times[name]) for name in ("ours", "generate"))
+    bound = rows * speed / (weights - embedding + cache)
+    return {"ours": ours, "generate": theirs, "times": ours / theirs, "bound": bound, "of_bound": ours / bound}
 
 
 def pairs(job: Job) -> Figures:

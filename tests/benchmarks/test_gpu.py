@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_parts
+from benchmarks import gpu, gpu_options, gpu_parts
 from benchmarks.gpu_base import config_of, random_base
 from lite.fit import sizes
 from lite.fit.shape import Shape, from_config
@@ -27,8 +27,8 @@ def run(capsys, *argv: str) -> tuple[int, str, str]:
 def facts(tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     assert gpu.main(["--cpu", "--rollouts", "2", "--rows", "2", "--tokens", "8", "4", "--out", str(out)]) == 0
-    assert "| generation, 2 rows |" in (out / "gpu-small-cpu.md").read_text()
-    return json.loads((out / "gpu-small-cpu.json").read_text())
+    assert "| generation, 2 rows |" in (out / "toy-cpu-small.md").read_text()
+    return json.loads((out / "toy-cpu-small.json").read_text())
 
 
 def test_every_part_of_the_loop_is_measured_on_the_cpu(facts):
@@ -52,18 +52,65 @@ def test_without_a_gpu_a_sentence_says_so(capsys):
     assert (code, out) == (3, "") and "no GPU" in err and "--cpu" in err
 
 
+def test_what_cannot_be_done_is_refused_before_anything_is_made(capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.gpu_base.random_base", lambda *_: pytest.fail("a base was made"))
+    code, _, err = run(capsys, "--cpu", "--model", "30b", "--card", "16", "--tokens", "192", "300")
+    assert code == 3 and "does not fit a card with 16 GiB" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--cpu", "--model", "nonsense"], "no shape called 'nonsense'"),
-        (["--cpu", "--only", "nonsense"], "no part called 'nonsense'"),
-        (["--cpu", "--model", "30b", "--card", "16", "--tokens", "192", "300"], "does not fit a card with 16 GiB"),
+        (["--model", "nonsense"], "--model: no shape called 'nonsense'; there are small, 7b, 30b"),
+        (["--only", "gen"], "--only: invalid choice: 'gen' (choose from"),
+        (["--tokens", "0", "0"], "--tokens: a whole number from 1 on is needed (got '0')"),
+        (["--rows", "8", "-5"], "--rows: a whole number from 1 on is needed (got '-5')"),
+        (["--rollouts", "-3"], "--rollouts: a whole number"),
+        (["--steps", "0"], "--steps: a whole number"),
+        (["--card", "nan"], "--card: "),
+        (["--out", __file__], "is no folder"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_made(capsys, monkeypatch, argv, said):
-    monkeypatch.setattr("benchmarks.gpu_base.random_base", lambda *_: pytest.fail("a base was made"))
-    code, _, err = run(capsys, *argv)
-    assert code == 3 and said in err
+def test_a_mistyped_command_is_refused_before_the_machine_is_looked_at(capsys, monkeypatch, argv, said):
+    monkeypatch.setattr(gpu, "check_machine", lambda *_: pytest.fail("the machine was looked at"))
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(argv)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_the_choices_are_the_parts_that_there_are():
+    assert tuple(gpu_parts.PARTS) == gpu_options.PARTS
+    assert all(config_of(name) for name in gpu_options.NAMES)
+
+
+def test_numbers_of_rows_that_do_not_fit_are_left_out_by_name_and_the_others_measured(capsys, tmp_path):
+    asked = ("--cpu", "--card", "1", "--only", "generation", "--tokens", "8", "4", "--out", str(tmp_path))
+    code, out, _ = run(capsys, *asked, "--rows", "2", "100000")
+    assert code == 0 and "| generation, 2 rows | " in out
+    assert "| generation, 100000 rows | not measured: does not fit: about " in out
+    code, out, _ = run(capsys, *asked, "--rows", "100000")
+    assert code == 0 and "| generation | not measured: no number of rows fits: 100000 does not fit" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"toy-cpu-small.json", "toy-cpu-small.md"}
+
+
+def test_rows_that_run_out_of_memory_leave_the_others_their_figures(capsys, monkeypatch, tmp_path):
+    real = gpu_parts.rollouts.ours
+
+    def ours(bank, prompts, rows, *rest):
+        if rows == 3:
+            raise torch.OutOfMemoryError("x")
+        return real(bank, prompts, rows, *rest)
+
+    monkeypatch.setattr(gpu_parts.rollouts, "ours", ours)
+    code, out, _ = run(capsys, "--cpu", "--only", "generation", "--rows", "3", "2", "--tokens", "8", "4", "--out", str(tmp_path))
+    assert code == 1 and "| generation, 3 rows | **failed**: out of memory |" in out and "| generation, 2 rows | **" not in out
+    speeds = json.loads((tmp_path / "toy-cpu-small.json").read_text())["parts"]["generation"]["tokens_per_second"]
+    assert speeds["2"]["ours"] > 0 and gpu.shortfalls({"generation": {"tokens_per_second": {"3": speeds["3"]}}}) == []
+
+
+def test_a_llama_7b_writes_some_ten_rows_at_a_time_on_8_gb():
+    planned = gpu.plan_for(gpu_options.options(["--rows", "8", "16", "32", "64"], None), 8.0)
+    assert [list(gpu.too_many(planned.rows, card)) for card in (8.0, 16.0, 24.0)] == [[16, 32, 64], [64], []]
 
 
 def test_a_missing_library_is_named(capsys, monkeypatch):
