@@ -8,24 +8,27 @@ Exit codes: 0 done, 1 failure, 2 usage or recipe, 3 precondition, 4 diverged or 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lite import __version__, after, launch, recipe, sweeps, tables, verbs
 from lite.errors import LockError, RecipeError
 from lite.launch import Wish
-from lite.plan import Node, Status, compare, plan
+from lite.plan import Status, compare, plan
 from lite.runs import locks, read
 from lite.runs.publish import dumps
 from lite.runs.ranks import forget, launched, several
 from lite.runs.signals import Switch
 from lite.terminal import RUNS, Json, Runs, say, told
+
+if TYPE_CHECKING:
+    from lite.fit.together import Asked
 
 app = typer.Typer(
     name="lite",
@@ -156,8 +159,8 @@ def _sweep(
         return 0
 
     found = [of(overrides) for overrides in wanted]
-    for it in found if not dry_run else ():
-        launch.refuse_what_cannot_fit(it)
+    if not dry_run:
+        sweeps.refuse_what_cannot_fit(found)
     at_once = 1 if dry_run else min(len(found), jobs or sweeps.jobs_here(found[0]))
     code = sweeps.side_by_side(found, jobs=at_once, quiet=quiet) if at_once > 1 else sweeps.in_turn(run, found)
     if not code and not dry_run:
@@ -200,34 +203,34 @@ def plan_command(
         wanted = recipe.combinations(path, overrides or ())
         if len(wanted) > 1:
             say(f"a sweep of {len(wanted)} runs; the first of them: {' '.join(wanted[0])}")
-        loaded = recipe.load(path, wanted[0])
         old = read.find(runs, against, path.stem) if against else read.latest(runs, path.stem)
-        statuses = compare(plan(loaded), old.stages() if old else ())
-        _print_plan(statuses, loaded, old, as_json, card)
-        if card:
-            from lite.fit.estimate import estimate, refuse, refuse_unknown
+        found = [recipe.load(path, combination) for combination in (wanted if card else wanted[:1])]
+        compared = [compare(plan(loaded), old.stages() if old else ()) for loaded in found]
+        if not card:
+            _print_plan(compared[0], found[0], old, as_json)
+            return
+        from lite.fit.together import Asked, refuse_any
 
-            nodes = [status.node for status in statuses]
-            refuse(loaded, nodes, card_gib=card, only=launch.to_run(statuses))
-            refuse_unknown(estimate(loaded, nodes, card_gib=card))
+        each = zip(wanted, found, compared, strict=True)
+        asked = [Asked(" ".join(w), loaded, [s.node for s in all], launch.to_run(all)) for w, loaded, all in each]
+        _print_plan(compared[0], found[0], old, as_json, _fit(asked, card, as_json))
+        refuse_any(asked, card)
 
 
 def _print_plan(
-    statuses: Sequence[Status], loaded: recipe.Recipe, old: read.Run | None, as_json: bool, card: float | None = None
+    statuses: Sequence[Status], loaded: recipe.Recipe, old: read.Run | None, as_json: bool, fit: Mapping[str, Any] | None = None
 ) -> None:  # fmt: skip
-    nodes = [status.node for status in statuses]
+    """``fit``: what is known of a card, by name, as text or for JSON."""
     if as_json:
         stages = [
             {**s.node.to_json(), "status": s.state, "why": s.why, "from": str(s.record.folder.path) if s.record else None} for s in statuses
         ]  # fmt: skip
         found = {"recipe": loaded.name, "base": loaded.base, "seed": loaded.seed, "task": loaded.task, "stages": stages}
-        print(dumps(found | ({"fit": _fit(loaded, nodes, card, as_json)} if card else {})))
+        print(dumps(found | dict(fit or {})))
         return
     words = {"cached": "cached", "run": "will run"}
     rows = [(s.node.id, _listed(s.node.input_ids()), words[s.state], s.why) for s in statuses]
-    print(tables.text(("stage", "reads", "status", "why"), rows))
-    if card:
-        print(f"\n{_fit(loaded, nodes, card, as_json)}")
+    print("\n\n".join((tables.text(("stage", "reads", "status", "why"), rows), *(fit or {}).values())))
     if old:
         say(f"compared with {old.folder.path}; `lite run ... --from-run {old.name}` takes what is cached there")
 
@@ -236,12 +239,14 @@ def _listed(ids: Sequence[str], most: int = 4) -> str:
     return ", ".join([*ids[:most], *([f"and {len(ids) - most} more"] if len(ids) > most else [])]) or "-"
 
 
-def _fit(loaded: recipe.Recipe, nodes: Sequence[Node], card: float, as_json: bool) -> Any:
-    from lite.fit import show
+def _fit(asked: Sequence["Asked"], card: float, as_json: bool) -> dict[str, Any]:
+    """The first run in full; of a sweep, all runs in a row each."""
+    from lite.fit import show, together
     from lite.fit.estimate import estimate
 
-    fits = estimate(loaded, nodes, card_gib=card)
-    return show.to_json(loaded, fits, card) if as_json else show.text(loaded, fits, card)
+    fits, first = estimate(asked[0].recipe, asked[0].nodes, card_gib=card), asked[0].recipe
+    found = {"fit": show.to_json(first, fits, card) if as_json else show.text(first, fits, card)}
+    return found | ({"sweep": together.to_json(asked, card) if as_json else together.text(asked, card)} if len(asked) > 1 else {})
 
 
 @app.command("ls")

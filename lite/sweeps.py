@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from lite import launch
 from lite.errors import LiteError, RecipeError
 from lite.launch import Ready, detached
 from lite.runs import control, read
@@ -37,6 +38,18 @@ def earlier(runs: Path, recipe: str, overrides: Sequence[str]) -> str | None:
 def jobs_here(first: Ready) -> int:
     """How many runs at a time: a GPU serves one; on a CPU two runs with a core each end sooner than one after the other with both."""
     return 1 if first.wants_gpu else cores()
+
+
+def refuse_what_cannot_fit(wanted: Sequence[Ready]) -> None:
+    """Refuse a sweep before any of its runs begins, if one of them cannot be run here; what all of them write is added up."""
+    from lite.fit.preflight import refuse_disk_of
+    from lite.fit.together import Asked, named
+
+    for it in wanted:
+        with named(_name(it)):
+            launch.refuse_what_cannot_fit(it)
+    asked = [Asked(_name(it), it.loaded, [s.node for s in it.statuses], launch.to_run(it.statuses)) for it in wanted]
+    refuse_disk_of(asked, runs=wanted[0].wish.runs)
 
 
 def in_turn(run: Callable[[Ready], int], wanted: Sequence[Ready]) -> int:

@@ -67,6 +67,24 @@ def test_the_plan_of_a_sweep_says_that_it_is_one(cli, tmp_path):
     assert "sweep" not in cli("plan", "tiny_rlcd_table", "task=harmless", "--runs", tmp_path).stderr
 
 
+def test_every_run_of_a_sweep_is_judged_on_a_card_and_named(cli, tmp_path):
+    asked = ("plan", "rlcd_helpful", "sweep.contrast.batch_rows=[8,16]", "--card", 8, "--runs", tmp_path)
+    done = cli(*asked)
+    assert done.returncode == 3 and "lite: contrast.batch_rows=16: rlcd_helpful does not fit a card with 8 GiB" in done.stderr
+    last = {line.split()[0]: line.split()[2] for line in done.stdout.partition("run of the sweep")[2].splitlines()[1:4]}
+    assert last == {"contrast.batch_rows=8": "yes", "contrast.batch_rows=16": "NO", "all": "NO"}
+    found = json.loads(cli(*asked, "--json").stdout)
+    sweep = found["sweep"]
+    assert found["fit"]["fits"] and not sweep["fits"] and [run["fits"] for run in sweep["runs"]] == [True, False]
+    for i in (0, 1):
+        assert abs(sweep["seconds"][i] - sum(run["seconds"][i] for run in sweep["runs"])) <= 1
+    assert sweep["runs"][0]["seconds"][0] == pytest.approx(sum(stage["seconds"][0] for stage in found["fit"]["stages"]), abs=5)
+    assert sweep["disk_gib"] == pytest.approx(2 * sweep["runs"][0]["disk_gib"], abs=0.02)
+    assert sweep["download_gib"] == found["fit"]["download_gib"]  # one base for both
+    one = json.loads(cli("plan", "rlcd_helpful", "--card", 8, "--runs", tmp_path, "--json").stdout)
+    assert "sweep" not in one and one["fit"]["fits"]
+
+
 def test_plan_prints_a_table_and_json(cli, tmp_path):
     done = cli("plan", "recipes/tiny_rlcd_helpful.yaml", "ppo.kl_coef=0.2", "--runs", tmp_path)
     assert done.returncode == 0

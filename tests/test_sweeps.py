@@ -9,7 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lite import sweeps
+from lite import launch, sweeps
+from lite import recipe as recipes
+from lite.errors import PreconditionError
+from lite.fit import cards, preflight, together
 from lite.runs import read
 from lite.runs.layout import RunFolder
 from tests.conftest import ROOT
@@ -48,6 +51,42 @@ def test_a_combination_that_cannot_be_run_is_told_before_any_begins(cli, tmp_pat
     done = cli("run", recipe(tmp_path, text), "--runs", tmp_path / "runs", "--jobs", 2)
     assert done.returncode == 2 and "nonesuch" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def ready(tmp_path, *overrides):
+    path = recipes.find("rlcd_helpful")
+    return [launch.ready(path, words, launch.Wish(tmp_path / "runs")) for words in recipes.combinations(path, overrides)]
+
+
+@pytest.fixture
+def every_base_can_be_had(monkeypatch):
+    for refusal in ("refuse_offline", "refuse_unreachable"):
+        monkeypatch.setattr(preflight.online, refusal, lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("every_base_can_be_had")
+def test_a_run_that_does_not_fit_is_named_before_any_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "this_card", lambda: 8.0)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**15))
+    with pytest.raises(PreconditionError, match=r"^contrast\.batch_rows=16: rlcd_helpful does not fit a card with 8 GiB"):
+        sweeps.refuse_what_cannot_fit(ready(tmp_path, "sweep.contrast.batch_rows=[8,16]"))
+    sweeps.refuse_what_cannot_fit(ready(tmp_path, "sweep.contrast.batch_rows=[8,4]"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("every_base_can_be_had")
+def test_what_all_runs_of_a_sweep_write_is_added_up_and_a_base_is_fetched_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "this_card", lambda: 24.0)
+    wanted = ready(tmp_path, "sweep.seed=[1,2]")
+    asked = [together.Asked(str(i), it.loaded, [s.node for s in it.statuses], launch.to_run(it.statuses)) for i, it in enumerate(wanted)]
+    runs, fetched = [fit.disk for fit in together.judge(asked, 24)], together.download(asked)
+    assert runs[0] == runs[1] and fetched == together.download(asked[:1])
+    free = {"free": int(1.2 * (sum(runs) + fetched)) - 1}  # more than enough for either
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(**free))
+    with pytest.raises(PreconditionError, match="rlcd_helpful with its 2 runs writes about"):
+        sweeps.refuse_what_cannot_fit(wanted)
+    free["free"] += 2
+    sweeps.refuse_what_cannot_fit(wanted)
 
 
 def test_a_stop_reaches_every_run_and_a_resume_goes_on_with_each(tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lite.errors import PreconditionError
-from lite.fit import cards, online, sizes
-from lite.fit.bases import copies, download
+from lite.fit import cards, online, sizes, together
 from lite.fit.estimate import estimate, refuse
 from lite.fit.shape import Shape, hub_cache, shape_of
 from lite.knobs import base_of, served
@@ -70,21 +69,27 @@ class Need(NamedTuple):
 
 def refuse_disk(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
     """Refuse what a disk has too little free space for; what goes to the same disk is added up."""
-    fits = [fit for fit in estimate(recipe, nodes, card_gib=ANY_CARD) if fit.id in only]
+    refuse_disk_of([together.Asked(recipe.name, recipe, nodes, only)], runs=runs)
+
+
+def refuse_disk_of(wanted: Sequence[together.Asked], *, runs: Path) -> None:
+    """The same for all runs of a sweep, which leave their files one after the other."""
+    written = [fit.disk for it in wanted for fit in estimate(it.recipe, it.nodes, card_gib=ANY_CARD) if fit.id in it.only]
     needs = [
-        Need(runs, sum(fit.disk for fit in fits), "--runs"),
-        Need(hub_cache(), download(recipe, only), "HF_HOME"),
-        Need(env.copies_folder(), copies(recipe, only), "LITE_CACHE"),
+        Need(runs, sum(written), "--runs"),
+        Need(hub_cache(), together.download(wanted), "HF_HOME"),
+        Need(env.copies_folder(), together.copies(wanted), "LITE_CACHE"),
     ]
     by_disk: dict[int, list[Need]] = {}
     for need in needs:
         if need.bytes:
             by_disk.setdefault(need.there.stat().st_dev, []).append(need)
+    who = wanted[0].recipe.name + (f" with its {len(wanted)} runs" if len(wanted) > 1 else "")
     for group in by_disk.values():
         total, free = sum(need.bytes for need in group), shutil.disk_usage(group[0].there).free
         if free < MARGIN * total:
             what = " and ".join(f"{need.bytes / sizes.GIB:.1f} GiB under {need.folder}" for need in group)
             raise PreconditionError(
-                f"{recipe.name} writes about {what}, where {free / sizes.GIB:.1f} GiB are free ({MARGIN:g} times the estimate is asked for): "
+                f"{who} writes about {what}, where {free / sizes.GIB:.1f} GiB are free ({MARGIN:g} times the estimate is asked for): "
                 f"free some space, or choose another disk ({', '.join(need.moved_by for need in group)})"
             )

@@ -1,0 +1,130 @@
+"""What the runs of a sweep ask for: each judged by itself, time and disk of all added up. Bases that several use are fetched once."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from lite import tables
+from lite.errors import PreconditionError
+from lite.fit import bases, cards, sizes
+from lite.fit.estimate import StageFit, estimate, refuse, refuse_unknown
+from lite.fit.show import span
+from lite.knobs import BaseSpec
+from lite.plan import Node
+from lite.recipe import Recipe
+
+
+class Asked(NamedTuple):
+    """One run: its overrides as its name, its plan, and the ids of the stages that will run."""
+
+    name: str
+    recipe: Recipe
+    nodes: Sequence[Node]
+    only: Collection[str]
+
+
+class RunFit(NamedTuple):
+    name: str
+    fits: bool | None  # None: cannot be told
+    peak: int
+    seconds: tuple[float, float]
+    disk: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run": self.name,
+            "fits": self.fits,
+            "peak_gib": _gib(self.peak),
+            "seconds": _whole(self.seconds),
+            "disk_gib": _gib(self.disk),
+        }
+
+
+def judge(runs: Sequence[Asked], card_gib: float) -> list[RunFit]:
+    return [_judged(run.name, estimate(run.recipe, run.nodes, card_gib=card_gib)) for run in runs]
+
+
+def _judged(name: str, fits: Sequence[StageFit]) -> RunFit:
+    verdict = False if not all(fit.fits for fit in fits) else None if any(fit.unknown for fit in fits) else True
+    return RunFit(
+        name, verdict, max((fit.peak for fit in fits), default=0), _sum([fit.seconds for fit in fits]), sum(fit.disk for fit in fits)
+    )
+
+
+def text(runs: Sequence[Asked], card_gib: float) -> str:
+    """A row per run, and their sum."""
+    found, fetched = judge(runs, card_gib), download(runs)
+    words = {True: "yes", False: "NO", None: "not known"}
+    rows = [(fit.name, f"{_gib(fit.peak):.2f}", words[fit.fits], span(fit.seconds), f"{_gib(fit.disk):.2f}") for fit in found]
+    peak, disk = max(fit.peak for fit in found), sum(fit.disk for fit in found)
+    rows.append(("all", f"{_gib(peak):.2f}", words[_all(found)], span(_sum([fit.seconds for fit in found])), f"{_gib(disk):.2f}"))
+    time = f"time on one {cards.class_of(card_gib).name}"
+    told = f", and {_gib(fetched):.2f} GiB to fetch their bases" if fetched else ""
+    return (
+        f"{tables.text(('run of the sweep', 'peak GiB', 'fits', time, 'disk GiB'), rows)}\n\ndisk: {_gib(disk):.2f} GiB for all runs{told}"
+    )
+
+
+def to_json(runs: Sequence[Asked], card_gib: float) -> dict[str, Any]:
+    found = judge(runs, card_gib)
+    return {
+        "fits": _all(found),
+        "seconds": _whole(_sum([fit.seconds for fit in found])),
+        "disk_gib": _gib(sum(fit.disk for fit in found)),
+        "download_gib": _gib(download(runs)),
+        "copies_gib": _gib(copies(runs)),
+        "runs": [fit.to_json() for fit in found],
+    }
+
+
+def refuse_any(runs: Sequence[Asked], card_gib: float) -> None:
+    """Raise :class:`PreconditionError` with the name of the first run that does not fit, or of which that cannot be told."""
+    for run in runs:
+        with named(run.name):
+            refuse(run.recipe, run.nodes, card_gib=card_gib, only=run.only)
+    for run in runs:
+        with named(run.name):
+            refuse_unknown(estimate(run.recipe, run.nodes, card_gib=card_gib))
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """A refusal of one run of a sweep says of which."""
+    try:
+        yield
+    except PreconditionError as e:
+        raise PreconditionError(f"{name}: {e}") from e
+
+
+def download(runs: Sequence[Asked]) -> int:
+    return sum(bases.download(run.recipe, ids) for run, ids in _new(runs, lambda base: (base.model, base.revision)))
+
+
+def copies(runs: Sequence[Asked]) -> int:
+    return sum(bases.copies(run.recipe, ids) for run, ids in _new(runs, lambda base: base))
+
+
+def _new(runs: Sequence[Asked], key: Callable[[BaseSpec], object]) -> Iterator[tuple[Asked, list[str]]]:
+    """Each run with those of its stages whose base no run before it has."""
+    seen = set[object]()
+    for run in runs:
+        found = {base: ids for base, ids in bases.bases(run.recipe, run.only).items() if key(base) not in seen}
+        seen |= {key(base) for base in found}
+        yield run, [id for ids in found.values() for id in ids]
+
+
+def _all(found: Sequence[RunFit]) -> bool | None:
+    verdicts = {fit.fits for fit in found}
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _sum(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return sum(low for low, _ in spans), sum(high for _, high in spans)
+
+
+def _whole(seconds: tuple[float, float]) -> list[int]:
+    return [round(s) for s in seconds]
+
+
+def _gib(n: int) -> float:
+    return round(n / sizes.GIB, 2)
