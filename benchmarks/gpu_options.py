@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 
+from lite.fit.cards import size
 from lite.fit.shape import known_models
 
 RESULTS = Path(__file__).parent / "results"
@@ -52,12 +52,9 @@ def _count(text: str) -> int:
 
 def _gigabytes(text: str) -> float:
     try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not isfinite(number) or number < 1:
-        raise argparse.ArgumentTypeError(f"the GB of a card are needed, such as 8 or 24 (got {text!r})")
-    return number
+        return size(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
 
 
 def _model(text: str) -> str:

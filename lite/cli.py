@@ -13,7 +13,7 @@ from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,10 +25,7 @@ from lite.runs import locks, read
 from lite.runs.publish import dumps
 from lite.runs.ranks import forget, launched, several
 from lite.runs.signals import Switch
-from lite.terminal import RUNS, Json, Runs, say, told
-
-if TYPE_CHECKING:
-    from lite.fit.together import Asked
+from lite.terminal import RUNS, Card, Json, Runs, say, told
 
 app = typer.Typer(
     name="lite",
@@ -190,10 +187,7 @@ def plan_command(
     against: Annotated[
         str | None, typer.Option("--against", metavar="RUN", help="the run to compare with (default: the recipe's latest)")
     ] = None,
-    card: Annotated[
-        float | None,
-        typer.Option("--card", metavar="GB", min=1, help="whether a card with so much memory is enough, how long, and what to turn"),
-    ] = None,
+    card: Card = None,
     runs: Runs = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -209,11 +203,11 @@ def plan_command(
         if not card:
             _print_plan(compared[0], found[0], old, as_json)
             return
-        from lite.fit.together import Asked, refuse_any
+        from lite.fit.together import Asked, refuse_any, shown
 
         each = zip(wanted, found, compared, strict=True)
         asked = [Asked(" ".join(w), loaded, [s.node for s in all], launch.to_run(all)) for w, loaded, all in each]
-        _print_plan(compared[0], found[0], old, as_json, _fit(asked, card, as_json))
+        _print_plan(compared[0], found[0], old, as_json, shown(asked, card, as_json=as_json))
         refuse_any(asked, card)
 
 
@@ -237,16 +231,6 @@ def _print_plan(
 
 def _listed(ids: Sequence[str], most: int = 4) -> str:
     return ", ".join([*ids[:most], *([f"and {len(ids) - most} more"] if len(ids) > most else [])]) or "-"
-
-
-def _fit(asked: Sequence["Asked"], card: float, as_json: bool) -> dict[str, Any]:
-    """The first run in full; of a sweep, all runs in a row each."""
-    from lite.fit import show, together
-    from lite.fit.estimate import estimate
-
-    fits, first = estimate(asked[0].recipe, asked[0].nodes, card_gib=card), asked[0].recipe
-    found = {"fit": show.to_json(first, fits, card) if as_json else show.text(first, fits, card)}
-    return found | ({"sweep": together.to_json(asked, card) if as_json else together.text(asked, card)} if len(asked) > 1 else {})
 
 
 @app.command("ls")

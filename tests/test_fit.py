@@ -493,6 +493,27 @@ def test_stages_that_are_done_already_are_not_refused():
 # -- disk, cards, time ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("text", "gb"),
+    [("8", 8), ("15.5", 15.5), ("8GB", 8), (" 24 GiB", 24), ("141", 141), ("T4", 15), ("V100", None), ("4090", 24), ("RTX 4060", 8),
+     ("nvidia geforce rtx 3060", 12), ("A100-80GB", 80), ("a100", None), ("RTX 4060 Ti", None), ("h100", 80), ("8192", None), ("0.5", None),
+     ("-8", None), ("inf", None), ("nan", None), ("", None), ("1e400", None)],
+)  # fmt: skip
+def test_a_card_is_told_by_its_gigabytes_or_its_name(text, gb):
+    if gb is not None:
+        assert cards.size(text) == gb
+        return
+    with pytest.raises(ValueError, match=r"the GB of a card's memory are needed, 1 to 300, such as .* 15 for a T4 .*known: T4, RTX 4060"):
+        cards.size(text)
+
+
+def test_a_card_in_mib_is_told_so_and_its_help_knows_a_t4(cli):
+    done = cli("plan", "rlcd_helpful", "--card", 8192)
+    assert done.returncode == 2 and "in MiB that is 8 GB" in done.stderr and "Traceback" not in done.stderr
+    assert cli("plan", "rlcd_helpful", "--card", "T4").returncode == 0
+    assert "a T4 offers 15" in " ".join(cli("plan", "--help").stdout.split())
+
+
 def test_too_little_disk_is_refused_with_a_fifth_to_spare(tmp_path, monkeypatch):
     found, nodes = loaded("rlcd_helpful")
     ids = [node.id for node in nodes]

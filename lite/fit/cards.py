@@ -5,6 +5,7 @@ A time is a range. Its lower end is the roofline: the slower of the memory bandw
 """
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,6 +43,44 @@ CARDS = (
     Card("H200", 141, 4800e9, 989e12),
 )
 """A card per class of memory, by its maker's figures."""
+NAMED = {
+    "T4": 15,  # of its 16 a driver offers 15
+    "RTX 4060": 8,
+    "RTX 3060": 12,
+    "RTX 3090": 24,
+    "RTX 4090": 24,
+    "RTX 5090": 32,
+    "RTX A6000": 48,
+    "A100-40": 40,
+    "A100-80": 80,
+    "H100": 80,
+    "H200": 141,
+}
+"""GB by name; a name that comes with several sizes has its size in it."""
+MOST = 300
+"""GB: more than any card has."""
+
+
+def size(text: str) -> float:
+    """GB of a card, from a number (8, 8GB) or a well-known name (T4, RTX 4090, 4090). Raises ValueError with what to write."""
+    plain = _plain(text)
+    named = {_plain(name): float(gb) for name, gb in NAMED.items()}
+    if plain in named:
+        return named[plain]
+    number = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)", plain)
+    if number and 1 <= float(number[1]) <= MOST:
+        return float(number[1])
+    meant = f"; in MiB that is {float(number[1]) / 1024:g} GB" if number and MOST < float(number[1]) < 1024 * MOST else ""
+    raise ValueError(
+        f"the GB of a card's memory are needed, 1 to {MOST}, such as 8, 12, 24 or 15 for a T4 (got {text!r}{meant}); "
+        f"names that are known: {', '.join(NAMED)}"
+    )
+
+
+def _plain(text: str) -> str:
+    """A size or a name without maker, series, unit, spaces and dashes."""
+    words = re.sub(r"\s+|(?<=\w)[_-]", "", text.lower())
+    return re.sub(r"gi?b$", "", re.sub(r"^(nvidia)?(geforce)?(rtx)?", "", words))
 
 
 def usable(card_gib: float) -> int:

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 from lite import tables
 from lite.errors import PreconditionError
-from lite.fit import bases, cards, sizes
+from lite.fit import bases, cards, show, sizes
 from lite.fit.estimate import StageFit, estimate, refuse, refuse_unknown
-from lite.fit.show import span
 from lite.knobs import BaseSpec
 from lite.plan import Node
 from lite.recipe import Recipe
@@ -40,6 +39,14 @@ class RunFit(NamedTuple):
         }
 
 
+def shown(runs: Sequence[Asked], card_gib: float, *, as_json: bool) -> dict[str, Any]:
+    """What `lite plan` tells of a card: of the first run all; of a sweep besides a row for each run."""
+    first = runs[0].recipe
+    fits = estimate(first, runs[0].nodes, card_gib=card_gib)
+    found = {"fit": show.to_json(first, fits, card_gib) if as_json else show.text(first, fits, card_gib)}
+    return found | ({"sweep": to_json(runs, card_gib) if as_json else text(runs, card_gib)} if len(runs) > 1 else {})
+
+
 def judge(runs: Sequence[Asked], card_gib: float) -> list[RunFit]:
     return [_judged(run.name, estimate(run.recipe, run.nodes, card_gib=card_gib)) for run in runs]
 
@@ -55,9 +62,9 @@ def text(runs: Sequence[Asked], card_gib: float) -> str:
     """A row per run, and their sum."""
     found, fetched = judge(runs, card_gib), download(runs)
     words = {True: "yes", False: "NO", None: "not known"}
-    rows = [(fit.name, f"{_gib(fit.peak):.2f}", words[fit.fits], span(fit.seconds), f"{_gib(fit.disk):.2f}") for fit in found]
+    rows = [(fit.name, f"{_gib(fit.peak):.2f}", words[fit.fits], show.span(fit.seconds), f"{_gib(fit.disk):.2f}") for fit in found]
     peak, disk = max(fit.peak for fit in found), sum(fit.disk for fit in found)
-    rows.append(("all", f"{_gib(peak):.2f}", words[_all(found)], span(_sum([fit.seconds for fit in found])), f"{_gib(disk):.2f}"))
+    rows.append(("all", f"{_gib(peak):.2f}", words[_all(found)], show.span(_sum([fit.seconds for fit in found])), f"{_gib(disk):.2f}"))
     time = f"time on one {cards.class_of(card_gib).name}"
     told = f", and {_gib(fetched):.2f} GiB to fetch their bases" if fetched else ""
     return (
