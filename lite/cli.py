@@ -193,6 +193,8 @@ def plan_command(
 ) -> None:
     """What would run, what is done already, and why. The same as `lite run --resume --dry-run`."""
     with told():
+        from lite.fit.backend import lacking
+
         path = recipe.find(recipe_name)
         wanted = recipe.combinations(path, overrides or ())
         if len(wanted) > 1:
@@ -200,6 +202,9 @@ def plan_command(
         old = read.find(runs, against, path.stem) if against else read.latest(runs, path.stem)
         found = [recipe.load(path, combination) for combination in (wanted if card else wanted[:1])]
         compared = [compare(plan(loaded), old.stages() if old else ()) for loaded in found]
+        why = [lacking(loaded, launch.to_run(all)) for loaded, all in zip(found, compared, strict=True)]
+        for reason in dict.fromkeys(filter(None, why)):
+            say(f"`lite run` would be refused on this machine: {reason}")
         if not card:
             _print_plan(compared[0], found[0], old, as_json)
             return

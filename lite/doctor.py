@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lite import plan
+from lite.errors import extra
 from lite.runs.env import cache_folder, cores, version_of
 from lite.sources import reach
 
@@ -115,11 +116,14 @@ def _packages() -> Iterator[Check]:
     from packaging.requirements import Requirement
 
     for requirement in map(Requirement, declared):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        is_extra = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
+        if is_extra and requirement.name != "unsloth":  # of the extras a recipe asks for this one
             continue
         version = version_of(requirement.name)
         fix = f"pip install '{requirement.name}{requirement.specifier}'"
-        if version is None:
+        if version is None and is_extra:
+            yield Check(requirement.name, "green", f"not installed; an extra, faster kernels on NVIDIA cards: {extra(requirement.name)}")
+        elif version is None:
             yield Check(requirement.name, "red", "not installed", fix)
         elif not requirement.specifier.contains(version.partition("+")[0], prereleases=True):
             yield Check(requirement.name, "amber", f"{version}, tested with {requirement.specifier}", fix)

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from lite.recipe import built_in
+from lite.runs.env import version_of
 
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "trl", "datasets", "rich")
 THREE_MISTAKES = """
@@ -250,6 +251,16 @@ def test_validate_counts_pairs_and_says_what_is_wrong(cli, tmp_path):
     assert json.loads(done.stdout)["problems"] == ["line 2: no 'chosen'; is it 'choosen'?"]
 
 
+@pytest.mark.skipif(version_of("unsloth") is not None, reason="unsloth is installed here")
+def test_a_backend_that_is_not_there_is_told_before_a_run_is_made(cli, tmp_path):
+    told = "base.backend: unsloth is not installed; pip install -e '.[unsloth]' in lite's folder, or `base.backend=plain` goes on without"
+    done = cli("run", "tiny_rlcd_helpful", "base.backend=unsloth", "--runs", tmp_path / "runs")
+    assert done.returncode == 3 and done.stderr == f"lite: {told}\n" and not (tmp_path / "runs").exists()
+    done = cli("plan", "tiny_rlcd_helpful", "base.backend=unsloth", "--runs", tmp_path / "runs")
+    assert done.returncode == 0 and f"`lite run` would be refused on this machine: {told}\n" in done.stderr
+    assert "refused" not in cli("plan", "tiny_rlcd_helpful", "--runs", tmp_path / "runs").stderr
+
+
 def test_doctor_gives_a_level_and_a_fix_for_every_check(cli, tmp_path):
     done = cli("doctor", "--json", "--runs", tmp_path)
     found = json.loads(done.stdout)
@@ -257,6 +268,7 @@ def test_doctor_gives_a_level_and_a_fix_for_every_check(cli, tmp_path):
     assert checks["4 bits"]["level"] == "green", checks["4 bits"]
     assert {"python", "platform", "memory", "disk", "gpu", "tiny base"} <= set(checks)
     assert all(check["fix"] for check in checks.values() if check["level"] != "green")
+    assert (version_of("unsloth") or "not installed; an extra") in checks["unsloth"]["found"]
     assert done.returncode == (0 if found["ok"] else 3)
 
 

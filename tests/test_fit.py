@@ -14,7 +14,7 @@ import pytest
 from lite import recipe
 from lite.contracts import CONTRACTS
 from lite.errors import PreconditionError
-from lite.fit import cards, preflight, shape, show, sizes
+from lite.fit import backend, cards, preflight, shape, show, sizes
 from lite.fit.bases import copies, download
 from lite.fit.demand import Decode, Pass
 from lite.fit.estimate import MOVING, SLACK, estimate, refuse, refuse_unknown, settle, way_to_fit, ways
@@ -466,6 +466,26 @@ def test_a_run_on_the_cpu_asks_for_no_card(tmp_path, monkeypatch):
     found, nodes = loaded("rlcd_helpful")
     with pytest.raises(PreconditionError, match="4 GiB"):
         preflight.preflight(found, nodes, runs=tmp_path, only=[node.id for node in nodes])
+
+
+def test_unsloth_is_asked_for_only_where_a_stage_runs_on_it(monkeypatch):
+    monkeypatch.setattr(cards, "any_gpu", lambda: False)
+    monkeypatch.delenv(backend.FORCE_CPU, raising=False)
+    for there, reason in ((False, backend.NOT_INSTALLED), (True, backend.NO_CARD)):
+        monkeypatch.setattr(backend, "installed", lambda there=there: there)
+        found, nodes = loaded("tiny_rlcd_helpful", "base.backend=unsloth")
+        with pytest.raises(PreconditionError) as e:
+            preflight.preflight(found, nodes, runs=Path("runs"), only=["prompts", "contrast"])
+        assert str(e.value) == reason
+        backend.refuse_backend(found, ["prompts"])
+        backend.refuse_backend(loaded("tiny_rlcd_helpful")[0], ["contrast"])
+    own = loaded("tiny_rlcd_helpful", "contrast.base.backend=unsloth")[0]
+    assert backend.lacking(own, ["contrast"]) and not backend.lacking(own, ["reward"])
+    monkeypatch.setattr(cards, "any_gpu", lambda: True)
+    backend.refuse_backend(found, ["contrast"])
+    assert backend.lacking(loaded("tiny_rlcd_helpful", "base.backend=unsloth", "base.device=cpu")[0], ["contrast"]) == backend.NO_CARD
+    monkeypatch.setenv(backend.FORCE_CPU, "1")
+    assert backend.lacking(loaded("tiny_rlcd_helpful", "base.backend=unsloth", "base.device=cpu")[0], ["contrast"]) is None
 
 
 @pytest.mark.usefixtures("every_base_can_be_had")

@@ -1,4 +1,4 @@
-"""What a run asks of this machine, checked before anything is loaded: the GPU's memory, free space, and offline all that is of the Hub."""
+"""What a run asks of this machine, checked before anything is loaded: its backend, the GPU's memory, free space, and offline all that is of the Hub."""
 
 import shutil
 from collections.abc import Collection, Sequence
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lite.errors import PreconditionError
 from lite.fit import cards, online, sizes, together
+from lite.fit.backend import refuse_backend
 from lite.fit.estimate import estimate, refuse
 from lite.fit.shape import Shape, hub_cache, shape_of
 from lite.knobs import base_of, served
@@ -25,6 +26,7 @@ CPU_WEIGHTS = 1e9
 def preflight(recipe: Recipe, nodes: Sequence[Node], *, runs: Path, only: Collection[str]) -> None:
     """Raise :class:`PreconditionError` if the stages named in ``only`` cannot be run here. What cannot be estimated is let through."""
     on_card = [node.id for node in nodes if node.id in only and base_of(node.spec, recipe.base).device != "cpu"]
+    refuse_backend(recipe, only)
     if reach.offline():
         online.refuse_offline(recipe, nodes, only=only)
     card = cards.this_card() if on_card else None

@@ -10,7 +10,6 @@ plan has to be the same on a laptop and on the machine with the GPU. env.json te
 
 import functools
 import importlib
-import importlib.util
 import io
 import logging
 import os
@@ -20,7 +19,9 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from lite.errors import PreconditionError, extra
+from lite.errors import PreconditionError
+from lite.fit import backend
+from lite.fit.backend import PLAIN
 from lite.knobs import BaseSpec
 from lite.runs.env import cache_folder
 
@@ -28,15 +29,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-FORCE_CPU = "UNSLOTH_FORCE_CPU"
-"""unsloth's own switch for machines without a GPU: stock forwards, for tests of the wiring."""
-PLAIN = "`base.backend=plain` goes on without"
 log = logging.getLogger(__name__)
 
 
 def chosen(spec: BaseSpec) -> bool:
     """Whether the base of a recipe runs on unsloth. :class:`PreconditionError` where it should and cannot, or should not and would."""
-    installed = importlib.util.find_spec("unsloth") is not None
+    installed = backend.installed()
     if spec.backend == "plain":
         if "unsloth" in sys.modules:
             raise PreconditionError("base.backend: unsloth has patched this process already; run the plain backend in one of its own")
@@ -44,9 +42,9 @@ def chosen(spec: BaseSpec) -> bool:
     if spec.backend == "auto":
         return installed and _nvidia(spec)
     if not installed:
-        raise PreconditionError(f"base.backend: unsloth is not installed; {extra('unsloth')}, or {PLAIN}")
-    if not _nvidia(spec) and os.environ.get(FORCE_CPU) != "1":
-        raise PreconditionError(f"base.backend: unsloth wants an NVIDIA GPU and `base.device` auto or cuda; {PLAIN}")
+        raise PreconditionError(backend.NOT_INSTALLED)
+    if not _nvidia(spec) and not backend.forced():
+        raise PreconditionError(backend.NO_CARD)
     return True
 
 

@@ -20,6 +20,7 @@ from packaging.version import Version
 from transformers import DynamicCache
 
 from lite.errors import PreconditionError
+from lite.fit import backend
 from lite.knobs import BaseSpec
 from lite.model import unsloth
 from lite.model.bank import AdapterBank
@@ -47,10 +48,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A machine as the test wants it."""
 
     def make(*, installed: bool = True, gpu: bool = True, hip: str | None = None, imported: bool = False) -> None:
-        monkeypatch.setattr(unsloth.importlib.util, "find_spec", lambda name: object() if installed else None)
+        monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: object() if installed else None)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         monkeypatch.setattr(torch.version, "hip", hip)
-        monkeypatch.delenv(unsloth.FORCE_CPU, raising=False)
+        monkeypatch.delenv(backend.FORCE_CPU, raising=False)
         monkeypatch.delitem(sys.modules, "unsloth", raising=False)
         if imported:
             monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace())
@@ -84,7 +85,7 @@ def test_what_is_missing_is_one_line_with_what_to_do(machine, monkeypatch):
         machine(**facts)
         with pytest.raises(PreconditionError, match=r"wants an NVIDIA GPU .* `base\.backend=plain` goes on without"):
             unsloth.chosen(spec("unsloth", **fields))
-    monkeypatch.setenv(unsloth.FORCE_CPU, "1")
+    monkeypatch.setenv(backend.FORCE_CPU, "1")
     assert unsloth.chosen(spec("unsloth"))
 
 
@@ -243,7 +244,7 @@ def stand_in(tmp_path: Path) -> Path:
 
 def run(program: str, *words: object, path: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     places = [str(ROOT), *([str(path)] if path else []), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), unsloth.FORCE_CPU: "1"} | env
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), backend.FORCE_CPU: "1"} | env
     command = [sys.executable, "-c", program, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
 
