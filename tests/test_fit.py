@@ -14,7 +14,7 @@ import pytest
 from lite import recipe
 from lite.contracts import CONTRACTS
 from lite.errors import PreconditionError
-from lite.fit import backend, cards, preflight, shape, show, sizes
+from lite.fit import backend, cards, preflight, shape, show, sizes, together
 from lite.fit.bases import copies, download
 from lite.fit.demand import Decode, Pass
 from lite.fit.estimate import MOVING, SLACK, estimate, refuse, refuse_unknown, settle, way_to_fit, ways
@@ -661,14 +661,17 @@ def header(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", BIG)
 def test_a_header_says_what_the_estimate_says(name):
-    found, nodes = loaded(name)
+    """Of a sweep: what its command takes, which are all runs."""
     told = header(name)
     card = int(told["Card"].split(" GB")[0])
-    fits = estimate(found, nodes, card_gib=card)
-    total = (sum(fit.seconds[0] for fit in fits), sum(fit.seconds[1] for fit in fits))
-    assert all(fit.fits for fit in fits)
-    assert told["Memory"] == f"{max(fit.peak for fit in fits) / GIB:.1f} GiB at its highest (estimated)."
-    assert told["Time"] == f"{show.span(total)} on one {cards.class_of(card).name} (estimated from the maker's figures, not measured)."
+    runs = [loaded(name, *overrides) for overrides in recipe.combinations(recipe.find(name))]
+    judged = together.judge([together.Asked("", found, nodes, ()) for found, nodes in runs], card)
+    assert all(run.fits for run in judged)
+    assert told["Memory"] == f"{max(run.peak for run in judged) / GIB:.1f} GiB at its highest (estimated)."
+    each = f"; {len(runs)} runs, {show.span(judged[0].seconds)} each" if len(runs) > 1 else ""
+    total = (sum(run.seconds[0] for run in judged), sum(run.seconds[1] for run in judged))
+    where = f"on one {cards.class_of(card).name} (estimated from the maker's figures, not measured)"
+    assert told["Time"] == f"{show.span(total)} {where}{each}."
     assert told["Command"] == f"lite run recipes/{name}.yaml"
     recipe.load(recipe.find(name), told["Override"].split()[3:])
 
