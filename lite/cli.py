@@ -194,6 +194,7 @@ def plan_command(
     """What would run, what is done already, and why. The same as `lite run --resume --dry-run`."""
     with told():
         from lite.fit.backend import lacking
+        from lite.fit.bases import bases
 
         path = recipe.find(recipe_name)
         wanted = recipe.combinations(path, overrides or ())
@@ -207,6 +208,8 @@ def plan_command(
             say(f"`lite run` would be refused on this machine: {reason}")
         if not card:
             _print_plan(compared[0], found[0], old, as_json)
+            if any(base.model != "tiny" for base in bases(found[0])):
+                say("--card GB (8, 24, T4) tells whether it fits a card, how long it takes, and what is fetched")
             return
         from lite.fit.together import Asked, refuse_any, shown
 

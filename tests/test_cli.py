@@ -86,6 +86,15 @@ def test_every_run_of_a_sweep_is_judged_on_a_card_and_named(cli, tmp_path):
     assert "sweep" not in one and one["fit"]["fits"]
 
 
+def test_a_plan_of_a_large_base_hints_at_the_card(cli, tmp_path):
+    def said(*words):
+        return cli("plan", *words, "--runs", tmp_path).stderr
+
+    assert said("rlcd_helpful") == "--card GB (8, 24, T4) tells whether it fits a card, how long it takes, and what is fetched\n"
+    assert said("tiny_rlcd_helpful") == said("rlcd_helpful", "--card", "8") == ""
+    assert "--card GB" in said("tiny_rlcd_helpful", "contrast.base.model=huggyllama/llama-7b")
+
+
 def test_plan_prints_a_table_and_json(cli, tmp_path):
     done = cli("plan", "recipes/tiny_rlcd_helpful.yaml", "ppo.kl_coef=0.2", "--runs", tmp_path)
     assert done.returncode == 0
