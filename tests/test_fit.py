@@ -17,9 +17,11 @@ from lite.errors import PreconditionError
 from lite.fit import backend, cards, preflight, shape, show, sizes, together
 from lite.fit.bases import copies, download
 from lite.fit.demand import Decode, Pass
-from lite.fit.estimate import MOVING, SLACK, estimate, refuse, refuse_unknown, settle, way_to_fit, ways
+from lite.fit.estimate import estimate, refuse, refuse_unknown, settle
 from lite.fit.loop import DEMANDS
 from lite.fit.shape import Unknown, from_config, known_models, shape_of
+from lite.fit.turn import MOVING, SLACK
+from lite.fit.ways import way_to_fit, ways
 from lite.knobs import BaseSpec
 from lite.plan import plan
 
@@ -402,6 +404,27 @@ def test_a_gate_is_judged_by_a_knob_of_its_own_group_and_its_plan_names_it():
     for rows, fits in ((judged, True), (judged + 1, False)):
         changed = estimate(*loaded("self_rewarding", f"r1.gate.judging.batch_rows={rows}"), card_gib=16)
         assert next(fit for fit in changed if fit.id == "r1.gate").fits == fits
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_every_knob_that_moves_memory_has_a_largest_value(name):
+    for fit in estimate(*loaded(name), card_gib=24):
+        moving = {knob for moment in fit.moments for knob in moment.knobs} - {"checkpointing"}
+        assert set(fit.largest) == moving, fit.id
+
+
+SHORT = ("each_round.dpo.max_tokens=512", "each_round.dpo.micro_tokens=1024", "eft.batch_rows=8", "m1-gate.judging.batch_rows=8",
+         "each_round.judge.batch_rows=8", "each_round.gate.judging.batch_rows=8")  # fmt: skip
+
+
+@pytest.mark.parametrize(("card", "overrides"), [(10, SHORT), (24, ("each_round.dpo.compare.judging.batch_rows=128",))])
+def test_the_knob_whose_moment_is_refused_is_the_first_to_be_turned(card, overrides):
+    found, nodes = loaded("self_rewarding", *overrides)
+    with pytest.raises(PreconditionError, match=r"r1\.dpo.* \(compare\.judging: read prompts\)"):
+        refuse(found, nodes, card_gib=card)
+    turned = suggested(ways(found, nodes, card)[0])
+    assert {word.partition("dpo.")[2].partition("=")[0] for word in turned} == {"compare.judging.batch_rows"}
+    refuse(*loaded("self_rewarding", *overrides, *turned), card_gib=card)
 
 
 def test_checkpoints_that_are_compared_are_written_and_judged_and_a_model_is_measured_once():

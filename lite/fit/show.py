@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lite import tables
-from lite.fit import bases, cards, estimate, sizes
+from lite.fit import bases, cards, sizes, turn
 from lite.fit.demand import MEAN_RESPONSE, Moment
 from lite.fit.estimate import StageFit
 from lite.recipe import Recipe
@@ -85,7 +85,7 @@ def _disk(fits: Sequence[StageFit]) -> str:
 
 def _basis(card_gib: float, card: cards.Card) -> str:
     return (
-        f"Estimated, not measured: {card_gib:g} GiB card, {cards.USABLE:.0%} of it usable, {estimate.SLACK:.0%} slack on what comes and goes, "
+        f"Estimated, not measured: {card_gib:g} GiB card, {cards.USABLE:.0%} of it usable, {turn.SLACK:.0%} slack on what comes and goes, "
         f"{_gib(sizes.CONTEXT)} GiB for the CUDA context.\n"
         f"Time: from the maker's figures for the {card.name} ({card.bandwidth / 1e9:.0f} GB/s, {card.flops / 1e12:.0f} TFLOP/s) at their limit, to "
         f"{cards.EFFICIENCY:.0%} of them with launch-bound decoding; responses of {MEAN_RESPONSE:.0%} of max_new_tokens on average."

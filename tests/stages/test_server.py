@@ -145,7 +145,8 @@ def test_the_base_of_the_run_is_no_part_of_what_a_server_writes():
 
 
 def test_what_a_server_writes_takes_no_memory_of_this_card():
-    from lite.fit.estimate import estimate, ways
+    from lite.fit.estimate import estimate
+    from lite.fit.ways import ways
 
     text = RECIPE.replace("- reward", "- reward: {checkpointing: true}")
     big = recipe.loads(text, ["base.model=huggyllama/llama-7b", "contrast.batch_rows=4096"], name="small")

@@ -1,0 +1,123 @@
+"""What to turn where a card is too small: knobs that change no result first, then other values, other bases, another card."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from lite.fit import cards, sizes
+from lite.fit.shape import Shape, known_models
+from lite.fit.turn import GRAIN, estimated, has, largest, memory_knobs, peak, slimmed, value_of, with_value
+from lite.plan import Node
+from lite.recipe import Recipe
+
+SHORTEST = 512
+"""Tokens that a text may be cut to before another base is the better advice."""
+CARD_SIZES = (8, 12, 16, 24, 32, 48, 80, 96, 141)
+
+
+class Way(NamedTuple):
+    """A way to make a recipe fit: overrides, and the highest peak with them."""
+
+    overrides: tuple[str, ...]
+    peak: int
+
+
+def way_to_fit(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | None:
+    """The overrides of knobs that change no result with which every stage fits; none are needed where it fits as it is."""
+    usable = cards.usable(card_gib)
+    found: list[str] = []
+    highest = 0
+    for node, site in estimated(recipe, nodes):
+        spec = slimmed(node, site, usable)
+        if spec is None:
+            return None
+        knobs = [*memory_knobs(node, site), *(["checkpointing"] if has(spec, "checkpointing") else [])]
+        changed = [knob for knob in knobs if value_of(spec, knob) != value_of(node.spec, knob)]
+        found += [f"{node.id}.{knob}={str(value_of(spec, knob)).lower()}" for knob in changed]
+        highest = max(highest, peak(node, site, spec))
+    return Way(tuple(found), highest)
+
+
+def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+    """Concrete things to do about a card that is too small, the best first: each makes the whole recipe fit."""
+    found = []
+    way = way_to_fit(recipe, nodes, card_gib)
+    if way:
+        found.append(f"{' '.join(way.overrides)}   (peak {way.peak / sizes.GIB:.1f} GiB; the results stay the same)")
+    else:
+        found += _other_values(recipe, nodes, card_gib)
+    for name, places, smaller, changed in _smaller_bases(recipe, nodes, card_gib):
+        way = way_to_fit(smaller, changed, card_gib)
+        if way:
+            words = " ".join((*(f"{place}.model={name}" for place in places), *way.overrides))
+            found.append(f"{words}   (peak {way.peak / sizes.GIB:.1f} GiB)")
+        if len(found) == 3:
+            break
+    for size in CARD_SIZES:
+        way = way_to_fit(recipe, nodes, size) if size > card_gib else None
+        if way:
+            found.append(f"a card with {size} GB" + (f" and {' '.join(way.overrides)}" if way.overrides else ""))
+            break
+    return found
+
+
+def _smaller_bases(
+    recipe: Recipe, nodes: Sequence[Node], card_gib: float
+) -> Iterator[tuple[str, tuple[str, ...], Recipe, tuple[Node, ...]]]:
+    """Smaller well-known bases for the stages that do not fit: the base, the places that name it, and the plan with it."""
+    usable = cards.usable(card_gib)
+    short = [(node, site) for node, site in estimated(recipe, nodes) if peak(node, site, node.spec) > usable]
+    if not short:
+        return
+    widest = max((site for _, site in short), key=lambda site: site.shape.parameters)
+    for name, shape in _smaller(widest.base.model, widest.shape):
+        turned = {node.id: site.base for node, site in short if site.shape.parameters > shape.parameters}
+        change = {"model": name, "revision": None}
+        own = {id: base.model_copy(update=change) for id, base in turned.items() if base != recipe.base}
+        shared = recipe.base.model_copy(update=change) if recipe.base in turned.values() else recipe.base
+        places = (*(("base",) if shared != recipe.base else ()), *(f"{id}.base" for id in own))
+        changed = tuple(replace(n, spec=n.spec.model_copy(update={"base": own[n.id]})) if n.id in own else n for n in nodes)
+        yield name, places, recipe.model_copy(update={"base": shared}), changed
+
+
+def _other_values(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+    """What makes room and changes the results: an adapter less, or the longest texts cut."""
+    return [*_joint_value(recipe, nodes, card_gib), *_shorter_texts(recipe, nodes, card_gib)]
+
+
+def _shorter_texts(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+    """The longest texts cut in the stages that no other knob makes fit."""
+    usable = cards.usable(card_gib)
+    cut: dict[str, Node] = {}
+    for node, site in estimated(recipe, nodes):
+        if slimmed(node, site, usable) or not has(node.spec, "max_tokens"):
+            continue
+        lowest = with_value(node.spec, "micro_tokens", GRAIN["micro_tokens"])
+        tokens = largest(node, site, lowest, "max_tokens", usable, value_of(node.spec, "max_tokens") - 1)
+        if tokens < SHORTEST:
+            return []
+        cut[node.id] = replace(node, spec=with_value(node.spec, "max_tokens", tokens))
+    way = way_to_fit(recipe, [cut.get(node.id, node) for node in nodes], card_gib) if cut else None
+    if way is None:
+        return []
+    words = " ".join((*(f"{id}.max_tokens={value_of(node.spec, 'max_tokens')}" for id, node in cut.items()), *way.overrides))
+    return [f"{words}   (peak {way.peak / sizes.GIB:.1f} GiB; longer texts are cut)"]
+
+
+def _joint_value(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+    """One adapter less: the value head on the policy's trunk, which Hydra-RLHF found worse."""
+    joint = [n for n in nodes if getattr(n.spec, "value", None) == "separate"]
+    changed = [replace(n, spec=n.spec.model_copy(update={"value": "joint"})) if n in joint else n for n in nodes]
+    way = way_to_fit(recipe, changed, card_gib) if joint else None
+    if way is None:
+        return []
+    words = " ".join((*(f"{n.id}.value=joint" for n in joint), *way.overrides))
+    return [f"{words}   (peak {way.peak / sizes.GIB:.1f} GiB; another method)"]
+
+
+def _smaller(model: str, shape: Shape) -> list[tuple[str, Shape]]:
+    """Well-known bases with fewer weights, those of the same name first, the largest first."""
+    stem = re.split(r"[-\d]", model.lower(), maxsplit=1)[0]
+    fewer = [(name, other) for name, other in known_models().items() if other.parameters < 0.97 * shape.parameters]
+    return sorted(fewer, key=lambda item: (not item[0].lower().startswith(stem), -item[1].parameters))
