@@ -444,6 +444,26 @@ def test_texts_that_are_too_long_for_a_card_are_offered_to_be_cut_and_with_that_
     assert all(fit.fits for fit in estimate(*loaded("self_rewarding", *turned), card_gib=12))
 
 
+@pytest.mark.parametrize(
+    ("name", "card", "base", "shortest"),
+    [
+        ("self_rewarding", 8, "Qwen/Qwen3-4B-Base", 512),
+        ("self_rewarding", 6, "Qwen/Qwen3-1.7B-Base", 512),
+        ("self_rewarding", 4, "Qwen/Qwen3-1.7B-Base", 256),
+        ("dpo_helpful", 4, "Qwen/Qwen3-1.7B-Base", 256),
+    ],
+)
+def test_on_a_small_card_the_largest_base_is_offered_that_fits_with_shorter_texts(name, card, base, shortest):
+    offered = ways(*loaded(name), card)[0]
+    assert "longer texts are cut" in offered
+    turned = suggested(offered)
+    assert f"base.model={base}" in turned
+    lengths = [int(word.partition("=")[2]) for word in turned if ".max_tokens=" in word]
+    assert min(lengths) >= shortest
+    assert (min(lengths) < 512) == (shortest < 512)
+    assert all(fit.fits for fit in estimate(*loaded(name, *turned), card_gib=card))
+
+
 def test_what_is_asked_too_much_is_turned_down_and_the_rest_is_left_alone():
     found, nodes = loaded("rlcd_helpful", "ppo.checkpointing=false", "ppo.micro_tokens=4096", "ppo.rollout_rows=40")
     way = way_to_fit(found, nodes, 8)

@@ -74,14 +74,24 @@ def with_value(spec: Spec, knob: str, value: Any) -> Spec:
     return spec.model_copy(update={name: with_value(getattr(spec, name), rest, value) if rest else value})
 
 
-def largest(node: Node, site: Site, spec: Spec, knob: str, usable: int, most: int | None = None) -> int:
-    """The highest value of a knob, up to ``most``, whose moments fit, by halving; 0 if the lowest does not."""
+def largest(node: Node, site: Site, spec: Spec, knob: str, usable: int) -> int:
+    """The highest value of a knob whose moments fit; 0 if the lowest does not."""
+    return _highest(node, site, spec, knob, MOST[last(knob)], usable, knob)
+
+
+def longest_texts(node: Node, site: Site, usable: int) -> int:
+    """To how many tokens a stage's texts have to be cut for its training to fit, in the shortest passes; 0 if nothing helps."""
+    spec = with_value(node.spec, "micro_tokens", GRAIN["micro_tokens"])
+    return _highest(node, site, spec, "max_tokens", value_of(spec, "max_tokens") - 1, usable, "micro_tokens")
+
+
+def _highest(node: Node, site: Site, spec: Spec, knob: str, most: int, usable: int, moves: str) -> int:
+    """The highest value of a knob up to ``most`` with which the moments that ``moves`` moves fit, by halving."""
     grain = GRAIN.get(last(knob), 1)
-    moved = knob if last(knob) in MOST else None
-    low, high = 0, (most or MOST[last(knob)]) // grain
+    low, high = 0, most // grain
     while low < high:
         middle = (low + high + 1) // 2
-        if peak(node, site, with_value(spec, knob, middle * grain), moved) <= usable:
+        if peak(node, site, with_value(spec, knob, middle * grain), moves) <= usable:
             low = middle
         else:
             high = middle - 1

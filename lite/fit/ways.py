@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 from lite.fit import cards, sizes
 from lite.fit.shape import Shape, known_models
-from lite.fit.turn import GRAIN, estimated, has, largest, memory_knobs, peak, slimmed, value_of, with_value
+from lite.fit.turn import estimated, has, longest_texts, memory_knobs, peak, slimmed, value_of, with_value
 from lite.plan import Node
 from lite.recipe import Recipe
 
 SHORTEST = 512
 """Tokens that a text may be cut to before another base is the better advice."""
+LAST_RESORT = 256
+"""And if nothing else makes a recipe fit."""
 CARD_SIZES = (8, 12, 16, 24, 32, 48, 80, 96, 141)
 
 
@@ -44,14 +46,13 @@ def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
     found = []
     way = way_to_fit(recipe, nodes, card_gib)
     if way:
-        found.append(f"{' '.join(way.overrides)}   (peak {way.peak / sizes.GIB:.1f} GiB; the results stay the same)")
+        found.append(_told(way, "the results stay the same"))
     else:
         found += _other_values(recipe, nodes, card_gib)
-    for name, places, smaller, changed in _smaller_bases(recipe, nodes, card_gib):
-        way = way_to_fit(smaller, changed, card_gib)
+    for smaller in _smaller_bases(recipe, nodes, card_gib):
+        way = smaller.way(card_gib)
         if way:
-            words = " ".join((*(f"{place}.model={name}" for place in places), *way.overrides))
-            found.append(f"{words}   (peak {way.peak / sizes.GIB:.1f} GiB)")
+            found.append(_told(way))
         if len(found) == 3:
             break
     for size in CARD_SIZES:
@@ -62,10 +63,29 @@ def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
     return found
 
 
-def _smaller_bases(
-    recipe: Recipe, nodes: Sequence[Node], card_gib: float
-) -> Iterator[tuple[str, tuple[str, ...], Recipe, tuple[Node, ...]]]:
-    """Smaller well-known bases for the stages that do not fit: the base, the places that name it, and the plan with it."""
+def _told(way: Way, *notes: str) -> str:
+    return f"{' '.join(way.overrides)}   ({'; '.join((f'peak {way.peak / sizes.GIB:.1f} GiB', *notes))})"
+
+
+class Smaller(NamedTuple):
+    """A plan on a smaller base, and the overrides that name it."""
+
+    named: tuple[str, ...]
+    recipe: Recipe
+    nodes: tuple[Node, ...]
+
+    def way(self, card_gib: float) -> Way | None:
+        return self._with_base(way_to_fit(self.recipe, self.nodes, card_gib))
+
+    def way_with_shorter_texts(self, card_gib: float, shortest: int) -> Way | None:
+        return self._with_base(_shorter_texts(self.recipe, self.nodes, card_gib, shortest))
+
+    def _with_base(self, way: Way | None) -> Way | None:
+        return way and way._replace(overrides=(*self.named, *way.overrides))
+
+
+def _smaller_bases(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Iterator[Smaller]:
+    """Smaller well-known bases for the stages that do not fit."""
     usable = cards.usable(card_gib)
     short = [(node, site) for node, site in estimated(recipe, nodes) if peak(node, site, node.spec) > usable]
     if not short:
@@ -78,42 +98,54 @@ def _smaller_bases(
         shared = recipe.base.model_copy(update=change) if recipe.base in turned.values() else recipe.base
         places = (*(("base",) if shared != recipe.base else ()), *(f"{id}.base" for id in own))
         changed = tuple(replace(n, spec=n.spec.model_copy(update={"base": own[n.id]})) if n.id in own else n for n in nodes)
-        yield name, places, recipe.model_copy(update={"base": shared}), changed
+        yield Smaller(tuple(f"{place}.model={name}" for place in places), recipe.model_copy(update={"base": shared}), changed)
 
 
 def _other_values(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
-    """What makes room and changes the results: an adapter less, or the longest texts cut."""
-    return [*_joint_value(recipe, nodes, card_gib), *_shorter_texts(recipe, nodes, card_gib)]
+    """What makes room and changes the results: an adapter less, the longest texts cut, or, with them cut, the largest base that fits."""
+    found = []
+    if way := _joint_value(recipe, nodes, card_gib):
+        found.append(_told(way, "another method"))
+    if (way := _shorter_texts(recipe, nodes, card_gib, SHORTEST)) or (way := _smaller_and_shorter(recipe, nodes, card_gib)):
+        found.append(_told(way, "longer texts are cut"))
+    return found
 
 
-def _shorter_texts(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
-    """The longest texts cut in the stages that no other knob makes fit."""
+def _smaller_and_shorter(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | None:
+    """The largest base that fits with its longest texts cut, where none as large fits without; to the very shortest if nothing else helps."""
+    bases = list(_smaller_bases(recipe, nodes, card_gib))
+    whole = next((n for n, base in enumerate(bases) if base.way(card_gib)), None)
+    for base in bases[:whole]:
+        if way := base.way_with_shorter_texts(card_gib, SHORTEST):
+            return way
+    if whole is not None:
+        return None
+    last = (base.way_with_shorter_texts(card_gib, LAST_RESORT) for base in bases)
+    return _shorter_texts(recipe, nodes, card_gib, LAST_RESORT) or next((way for way in last if way), None)
+
+
+def _shorter_texts(recipe: Recipe, nodes: Sequence[Node], card_gib: float, shortest: int) -> Way | None:
+    """The longest texts cut, to no less than ``shortest`` tokens, in the stages that no other knob makes fit."""
     usable = cards.usable(card_gib)
     cut: dict[str, Node] = {}
     for node, site in estimated(recipe, nodes):
         if slimmed(node, site, usable) or not has(node.spec, "max_tokens"):
             continue
-        lowest = with_value(node.spec, "micro_tokens", GRAIN["micro_tokens"])
-        tokens = largest(node, site, lowest, "max_tokens", usable, value_of(node.spec, "max_tokens") - 1)
-        if tokens < SHORTEST:
-            return []
+        tokens = longest_texts(node, site, usable)
+        if tokens < shortest:
+            return None
         cut[node.id] = replace(node, spec=with_value(node.spec, "max_tokens", tokens))
     way = way_to_fit(recipe, [cut.get(node.id, node) for node in nodes], card_gib) if cut else None
-    if way is None:
-        return []
-    words = " ".join((*(f"{id}.max_tokens={value_of(node.spec, 'max_tokens')}" for id, node in cut.items()), *way.overrides))
-    return [f"{words}   (peak {way.peak / sizes.GIB:.1f} GiB; longer texts are cut)"]
+    lengths = tuple(f"{id}.max_tokens={value_of(node.spec, 'max_tokens')}" for id, node in cut.items())
+    return way and way._replace(overrides=(*lengths, *way.overrides))
 
 
-def _joint_value(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
+def _joint_value(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | None:
     """One adapter less: the value head on the policy's trunk, which Hydra-RLHF found worse."""
     joint = [n for n in nodes if getattr(n.spec, "value", None) == "separate"]
     changed = [replace(n, spec=n.spec.model_copy(update={"value": "joint"})) if n in joint else n for n in nodes]
     way = way_to_fit(recipe, changed, card_gib) if joint else None
-    if way is None:
-        return []
-    words = " ".join((*(f"{n.id}.value=joint" for n in joint), *way.overrides))
-    return [f"{words}   (peak {way.peak / sizes.GIB:.1f} GiB; another method)"]
+    return way and way._replace(overrides=(*(f"{n.id}.value=joint" for n in joint), *way.overrides))
 
 
 def _smaller(model: str, shape: Shape) -> list[tuple[str, Shape]]:
