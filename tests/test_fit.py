@@ -671,6 +671,51 @@ def test_time_grows_with_work_and_shrinks_with_rows():
     assert ready < sum(f.seconds[0] for f in estimate(*loaded("rlcd_helpful"), card_gib=8))
 
 
+def spent(fits) -> str:
+    return show.span((sum(fit.seconds[0] for fit in fits), sum(fit.seconds[1] for fit in fits)))
+
+
+@pytest.mark.parametrize(("name", "card"), [("rlcd_helpful", 24), ("rlcd_helpful", 80), ("self_rewarding", 24)])
+def test_on_a_big_card_the_rows_that_make_a_run_shorter_are_told_and_they_do(name, card):
+    found, nodes = loaded(name)
+    before = estimate(found, nodes, card_gib=card)
+    told = re.search(r"these make it (.*) instead of (.*); the results stay the same:\n  (.*)", show.text(found, before, card))
+    assert told
+    changed, again = loaded(name, *told[3].split())
+    after = estimate(changed, again, card_gib=card)
+    assert (told[1], told[2]) == (spent(after), spent(before))
+    assert all(fit.fits for fit in after)
+    assert sum(fit.seconds[1] for fit in after) < 0.5 * sum(fit.seconds[1] for fit in before)
+    assert [node.fingerprint for node in again] == [node.fingerprint for node in nodes]
+    assert "these make it" not in show.text(changed, after, card)
+
+
+@pytest.mark.parametrize(("name", "overrides"), [("rlcd_helpful", ["ppo.rollout_rows=500"]), ("tiny_rlcd_helpful", [])])
+def test_nothing_is_made_faster_that_does_not_fit_or_is_short(name, overrides):
+    found, nodes = loaded(name, *overrides)
+    assert "these make it" not in show.text(found, estimate(found, nodes, card_gib=24), 24)
+
+
+def test_the_largest_passes_are_told_without_checkpointing_and_with_it():
+    ppo = estimate(*loaded("rlcd_helpful"), card_gib=24)[3]
+    assert f"micro_tokens={ppo.largest['micro_tokens']} ({ppo.checkpointed} with checkpointing" in show.text(
+        loaded("rlcd_helpful")[0], [ppo], 24
+    )
+    for tokens, on, fits in ((ppo.largest["micro_tokens"], 0, 1), (ppo.checkpointed, 1, 1), (ppo.checkpointed + 64, 1, 0)):
+        found, nodes = loaded("rlcd_helpful", f"ppo.micro_tokens={tokens}")
+        assert (settle(found, nodes, 24)[3].spec.checkpointing, estimate(found, nodes, card_gib=24)[3].fits) == (on, fits)
+    assert estimate(*loaded("rlcd_helpful", "ppo.checkpointing=false"), card_gib=24)[3].checkpointed == 0
+
+
+@pytest.mark.parametrize(("name", "card"), [("rlcd_helpful", 6), ("self_rewarding", 10)])
+def test_every_way_says_how_long_it_takes(name, card):
+    for way in ways(*loaded(name), card):
+        size = re.match(r"a card with (\d+) GB", way)
+        after = estimate(*loaded(name, *suggested(way)), card_gib=int(size[1]) if size else card)
+        assert spent(after) in way
+        assert size or f"peak {max(fit.peak for fit in after) / GIB:.2f} GiB" in way
+
+
 def fake_smi(folder: Path, mib: int) -> str:
     folder.mkdir()
     script = folder / "nvidia-smi"

@@ -1,27 +1,51 @@
 """The estimate of a plan, stage by stage, and the refusal of what does not fit."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, NamedTuple
 
 from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.demand import Moment, Site
 from lite.fit.loop import DEMANDS, demand
-from lite.fit.turn import largest, memory_knobs, moments, peak, sites
+from lite.fit.turn import (
+    ROWS,
+    auto,
+    largest,
+    last,
+    memory_knobs,
+    moments,
+    peak,
+    seconds,
+    settled,
+    sites,
+    value_of,
+    with_checkpointing,
+    with_value,
+)
 from lite.fit.ways import way_to_fit as way_to_fit  # part of this module's face
 from lite.fit.ways import ways
 from lite.knobs import base_of, served
 from lite.plan import Node
 from lite.recipe import Recipe
 
+WORTH = 0.9
+"""Share of a stage's longest time, under which more rows at once are worth naming."""
+
+
+class Faster(NamedTuple):
+    rows: Mapping[str, int]
+    seconds: tuple[float, float]
+
 
 @dataclass(frozen=True)
 class StageFit:
     """One stage on one card.
 
-    ``largest``: the highest values that fit of the knobs that only cost memory; 0: none fits. ``otherwise``: the update with
-    checkpointing turned the other way.
+    ``largest``: the highest values that fit of the knobs that only cost memory; 0: none fits. ``checkpointed``: the highest
+    ``micro_tokens``, where more fit once checkpointing, off by itself, is on. ``otherwise``: the update with checkpointing turned the
+    other way. ``faster``: more rows at once than the recipe has, and what the stage takes with them.
     """
 
     id: str
@@ -32,6 +56,8 @@ class StageFit:
     seconds: tuple[float, float]
     disk: int
     otherwise: Moment | None = None
+    checkpointed: int = 0
+    faster: Faster | None = None
     unknown: str | None = None
 
     @property
@@ -56,6 +82,8 @@ class StageFit:
             "peak_gib": None if self.unknown else _gib(self.peak),
             "moments": moments,
             "largest": dict(self.largest),
+            "largest_checkpointed": {"micro_tokens": self.checkpointed} if self.checkpointed else {},
+            "faster": {"rows": dict(self.faster.rows), "seconds": [round(s) for s in self.faster.seconds]} if self.faster else None,
             "seconds": None if self.unknown else [round(s) for s in self.seconds],
             "disk_gib": _gib(self.disk),
         }
@@ -78,14 +106,30 @@ def estimate(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float) -> list[
 def _stage(node: Node, site: Site, usable: int, card: cards.Card) -> StageFit:
     if node.kind not in DEMANDS:
         return _unknown(node, usable, f"no estimate for stages of kind {node.kind}")
-    settled = _settled(node, site, usable)
-    asked = demand(settled, site)
-    spent = [cards.seconds(work, site.shape, site.base, card) for work in asked.work]
-    most = {knob: largest(node, site, node.spec, knob, usable) for knob in memory_knobs(node, site)}
-    seconds = (sum(low for low, _ in spent), sum(high for _, high in spent))
+    found = settled(node, site, usable)
+    knobs = memory_knobs(found, site)
+    most = {knob: largest(found, site, found.spec, knob, usable) for knob in knobs}
+    on = largest(node, site, node.spec, "micro_tokens", usable) if auto(node) else 0  # counted with checkpointing
     return StageFit(
-        settled.id, settled.kind, moments(settled, site, settled.spec), usable, most, seconds, asked.disk, _otherwise(settled, site)
+        found.id,
+        found.kind,
+        moments(found, site, found.spec),
+        usable,
+        most,
+        seconds(found, site, found.spec, card),
+        demand(found, site).disk,
+        _otherwise(found, site),
+        on if on > most.get("micro_tokens", 0) else 0,
+        _faster(found, site, most, usable, card),
     )
+
+
+def _faster(node: Node, site: Site, most: Mapping[str, int], usable: int, card: cards.Card) -> Faster | None:
+    """As many rows at once as fit, where that shortens the stage and all else fits as it is."""
+    rows = {knob: value for knob, value in most.items() if last(knob) in ROWS and value > value_of(node.spec, knob)}
+    spec = reduce(lambda spec, knob: with_value(spec, knob, rows[knob]), rows, node.spec)
+    found, now = seconds(node, site, spec, card), seconds(node, site, node.spec, card)
+    return Faster(rows, found) if found[1] < WORTH * now[1] and peak(node, site, spec) <= usable else None
 
 
 def settle(recipe: Recipe, nodes: Sequence[Node], card_gib: float | None) -> tuple[Node, ...]:
@@ -93,25 +137,15 @@ def settle(recipe: Recipe, nodes: Sequence[Node], card_gib: float | None) -> tup
     found = []
     for node, site in sites(recipe, nodes):
         if card_gib is None or base_of(node.spec, recipe.base).device == "cpu":
-            found.append(_with_checkpointing(node, False))
+            found.append(with_checkpointing(node, False))
         else:
-            fitted = _settled(node, site, cards.usable(card_gib)) if isinstance(site, Site) and node.kind in DEMANDS else node
-            found.append(_with_checkpointing(fitted, True))  # what cannot be estimated takes the safe way
+            fitted = settled(node, site, cards.usable(card_gib)) if isinstance(site, Site) and node.kind in DEMANDS else node
+            found.append(with_checkpointing(fitted, True))  # what cannot be estimated takes the safe way
     return tuple(found)
 
 
 def needs_settling(nodes: Iterable[Node]) -> bool:
-    return any(getattr(node.spec, "checkpointing", None) == "auto" for node in nodes)
-
-
-def _settled(node: Node, site: Site, usable: int) -> Node:
-    off = _with_checkpointing(node, False)
-    return off if peak(off, site, off.spec, "checkpointing") <= usable else _with_checkpointing(node, True)
-
-
-def _with_checkpointing(node: Node, on: bool) -> Node:
-    """`auto` turned to a value; a recipe's own choice stays."""
-    return replace(node, spec=node.spec.model_copy(update={"checkpointing": on})) if needs_settling([node]) else node
+    return any(map(auto, nodes))
 
 
 def _unknown(node: Node, usable: int, reason: str) -> StageFit:

@@ -7,8 +7,13 @@ from lite import tables
 from lite.fit import bases, cards, sizes, turn
 from lite.fit.demand import MEAN_RESPONSE, Moment
 from lite.fit.estimate import StageFit
+from lite.fit.words import gib, span
 from lite.recipe import Recipe
 
+CLEARLY = 0.8
+"""Share of a run's longest time, under which it is clearly shorter."""
+LONG = 900
+"""Seconds from which on a run is worth shortening."""
 COLUMNS = {
     "base": ("base", "embeddings"),
     "adapters": ("adapters",),
@@ -34,8 +39,9 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
         "\n".join(f"no estimate: {reason}" for reason in reasons),
         _bases(recipe),
         f"disk: {_disk(fits)} for the run"
-        + (f", {_gib(fetched)} GiB to fetch {what}" if fetched else "")
-        + (f", {_gib(copied)} GiB for the 4-bit copy" if copied else ""),
+        + (f", {gib(fetched)} GiB to fetch {what}" if fetched else "")
+        + (f", {gib(copied)} GiB for the 4-bit copy" if copied else ""),
+        _faster(fits),
         _basis(card_gib, card),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -59,51 +65,57 @@ def _moments(fits: Sequence[StageFit]) -> str:
 
 
 def _row(moment: Moment) -> list[str]:
-    return [*(_gib(sum(moment.parts.get(part, 0) for part in parts)) for parts in COLUMNS.values()), _gib(moment.bytes)]
+    return [*(gib(sum(moment.parts.get(part, 0) for part in parts)) for parts in COLUMNS.values()), gib(moment.bytes)]
 
 
 def _stages(fits: Sequence[StageFit], card: cards.Card) -> str:
     rows = []
     for fit in fits:
         verdict = "not known" if fit.unknown else "-" if not fit.moments else "yes" if fit.fits else "NO"
-        largest = " ".join(f"{knob}={value}" if value else f"{knob}: none" for knob, value in fit.largest.items())
-        disk = "-" if fit.unknown else _gib(fit.disk)
-        rows.append((fit.id, _gib(fit.peak) if fit.moments else "-", verdict, largest or "-", span(fit.seconds), disk))
-    total = (sum(fit.seconds[0] for fit in fits), sum(fit.seconds[1] for fit in fits))
+        largest = " ".join(_largest(fit, knob) for knob in fit.largest)
+        disk = "-" if fit.unknown else gib(fit.disk)
+        rows.append((fit.id, gib(fit.peak) if fit.moments else "-", verdict, largest or "-", span(fit.seconds), disk))
     known = not any(fit.unknown for fit in fits)
     peak, disk = max((fit.peak for fit in fits), default=0), sum(fit.disk for fit in fits)
-    rows.append(("all", _gib(peak), "", "", span(total), _gib(disk)) if known else ("all", "-", "not known", "", "-", "-"))
+    rows.append(
+        ("all", gib(peak), "", "", span(turn.total(fit.seconds for fit in fits)), gib(disk))
+        if known
+        else ("all", "-", "not known", "", "-", "-")
+    )
     return tables.text(("stage", "peak GiB", "fits", "largest that fit", f"time on one {card.name}", "disk GiB"), rows)
+
+
+def _largest(fit: StageFit, knob: str) -> str:
+    value = fit.largest[knob]
+    words = f"{knob}={value}" if value else f"{knob}: none"
+    return f"{words} ({fit.checkpointed} with checkpointing, slower)" if knob == "micro_tokens" and fit.checkpointed else words
+
+
+def _faster(fits: Sequence[StageFit]) -> str:
+    """What makes a run that fits clearly shorter, to be copied."""
+    turned = [(fit.id, knob, value) for fit in fits if fit.faster for knob, value in fit.faster.rows.items()]
+    now, then = turn.total(fit.seconds for fit in fits), turn.total(fit.faster.seconds if fit.faster else fit.seconds for fit in fits)
+    worth = bool(turned) and now[1] >= LONG and then[1] <= CLEARLY * now[1]
+    if not worth or not all(fit.fits and not fit.unknown for fit in fits):
+        return ""
+    words = " ".join(f"{id}.{knob}={value}" for id, knob, value in turned)
+    return f"on this card these make it {span(then)} instead of {span(now)}; the results stay the same:\n  {words}"
 
 
 def _disk(fits: Sequence[StageFit]) -> str:
     known = [fit.disk for fit in fits if not fit.unknown]
     if len(known) == len(fits):
-        return f"{_gib(sum(known))} GiB"
-    return f"at least {_gib(sum(known))} GiB" if sum(known) else "not known"
+        return f"{gib(sum(known))} GiB"
+    return f"at least {gib(sum(known))} GiB" if sum(known) else "not known"
 
 
 def _basis(card_gib: float, card: cards.Card) -> str:
     return (
         f"Estimated, not measured: {card_gib:g} GiB card, {cards.USABLE:.0%} of it usable, {turn.SLACK:.0%} slack on what comes and goes, "
-        f"{_gib(sizes.CONTEXT)} GiB for the CUDA context.\n"
+        f"{gib(sizes.CONTEXT)} GiB for the CUDA context.\n"
         f"Time: from the maker's figures for the {card.name} ({card.bandwidth / 1e9:.0f} GB/s, {card.flops / 1e12:.0f} TFLOP/s) at their limit, to "
         f"{cards.EFFICIENCY:.0%} of them with launch-bound decoding; responses of {MEAN_RESPONSE:.0%} of max_new_tokens on average."
     )
-
-
-def span(seconds: tuple[float, float]) -> str:
-    return "-" if not seconds[1] else f"{_hours(seconds[0])} to {_hours(seconds[1])}"
-
-
-def _hours(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.{1 if seconds < 36000 else 0}f} h"
-
-
-def _gib(n: int) -> str:
-    return f"{n / sizes.GIB:.2f}"
 
 
 def to_json(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """A stage on a card with its memory knobs turned: what it asks for with a spec, which knobs move that, and how far they can go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
+from lite.fit import cards
 from lite.fit.demand import Moment, Site
 from lite.fit.loop import DEMANDS, demand
 from lite.fit.shape import Shape, Unknown, shape_of
@@ -15,6 +17,7 @@ SLACK = 0.05
 """Share of what comes and goes that the allocator cannot use again."""
 MOVING = ("gradients", "activations", "kv", "logits")
 MOST = {"batch_rows": 512, "rollout_rows": 512, "micro_tokens": 65536}
+ROWS = ("batch_rows", "rollout_rows")
 GRAIN = {"micro_tokens": 64, "max_tokens": 64}
 """Knobs that decide how much is done at once, without changing a result, in whatever group they lie: their largest values worth naming,
 and their grain."""
@@ -49,6 +52,31 @@ def _with_slack(moment: Moment) -> Moment:
 def peak(node: Node, site: Site, spec: Spec, knob: str | None = None) -> int:
     """The highest moment, of all or of those that a knob moves."""
     return max((m.bytes for m in moments(node, site, spec) if knob is None or knob in m.knobs), default=0)
+
+
+def seconds(node: Node, site: Site, spec: Spec, card: cards.Card) -> tuple[float, float]:
+    """From roofline to pessimist."""
+    return total(cards.seconds(work, site.shape, site.base, card) for work in demand(node, site, spec).work)
+
+
+def total(times: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    found = list(times)
+    return sum(low for low, _ in found), sum(high for _, high in found)
+
+
+def auto(node: Node) -> bool:
+    return getattr(node.spec, "checkpointing", None) == "auto"
+
+
+def settled(node: Node, site: Site, usable: int) -> Node:
+    """`checkpointing: auto` decided: off where the stage fits without."""
+    off = with_checkpointing(node, False)
+    return off if peak(off, site, off.spec, "checkpointing") <= usable else with_checkpointing(node, True)
+
+
+def with_checkpointing(node: Node, on: bool) -> Node:
+    """`auto` turned to a value; a recipe's own choice stays."""
+    return replace(node, spec=with_value(node.spec, "checkpointing", on)) if auto(node) else node
 
 
 def memory_knobs(node: Node, site: Site) -> list[str]:

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from lite.fit import cards, sizes
+from lite.fit import cards
 from lite.fit.shape import Shape, known_models
-from lite.fit.turn import estimated, has, longest_texts, memory_knobs, peak, slimmed, value_of, with_value
+from lite.fit.turn import estimated, has, longest_texts, memory_knobs, peak, seconds, settled, slimmed, total, value_of, with_value
+from lite.fit.words import gib, span
 from lite.plan import Node
 from lite.recipe import Recipe
 
@@ -19,17 +20,19 @@ CARD_SIZES = (8, 12, 16, 24, 32, 48, 80, 96, 141)
 
 
 class Way(NamedTuple):
-    """A way to make a recipe fit: overrides, and the highest peak with them."""
+    """A way to make a recipe fit: overrides, and with them the highest peak and the time from roofline to pessimist."""
 
     overrides: tuple[str, ...]
     peak: int
+    seconds: tuple[float, float]
 
 
 def way_to_fit(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | None:
     """The overrides of knobs that change no result with which every stage fits; none are needed where it fits as it is."""
-    usable = cards.usable(card_gib)
+    usable, card = cards.usable(card_gib), cards.class_of(card_gib)
     found: list[str] = []
-    highest = 0
+    peaks: list[int] = []
+    times: list[tuple[float, float]] = []
     for node, site in estimated(recipe, nodes):
         spec = slimmed(node, site, usable)
         if spec is None:
@@ -37,8 +40,10 @@ def way_to_fit(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> Way | 
         knobs = [*memory_knobs(node, site), *(["checkpointing"] if has(spec, "checkpointing") else [])]
         changed = [knob for knob in knobs if value_of(spec, knob) != value_of(node.spec, knob)]
         found += [f"{node.id}.{knob}={str(value_of(spec, knob)).lower()}" for knob in changed]
-        highest = max(highest, peak(node, site, spec))
-    return Way(tuple(found), highest)
+        turned = settled(replace(node, spec=spec), site, usable)
+        peaks.append(peak(turned, site, turned.spec))
+        times.append(seconds(turned, site, turned.spec, card))
+    return Way(tuple(found), max(peaks, default=0), total(times))
 
 
 def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
@@ -58,13 +63,14 @@ def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
     for size in CARD_SIZES:
         way = way_to_fit(recipe, nodes, size) if size > card_gib else None
         if way:
-            found.append(f"a card with {size} GB" + (f" and {' '.join(way.overrides)}" if way.overrides else ""))
+            words = " ".join((f"a card with {size} GB", *(["and", *way.overrides] if way.overrides else [])))
+            found.append(f"{words}   ({span(way.seconds)})")
             break
     return found
 
 
 def _told(way: Way, *notes: str) -> str:
-    return f"{' '.join(way.overrides)}   ({'; '.join((f'peak {way.peak / sizes.GIB:.1f} GiB', *notes))})"
+    return f"{' '.join(way.overrides)}   ({'; '.join((f'peak {gib(way.peak)} GiB', span(way.seconds), *notes))})"
 
 
 class Smaller(NamedTuple):

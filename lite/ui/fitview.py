@@ -2,7 +2,7 @@
 
 from lite.fit import cards, sizes
 from lite.fit.estimate import StageFit
-from lite.fit.show import span as hours
+from lite.fit.words import span as hours
 from lite.ui import newrun
 from lite.ui.markup import Child, Markup, div, join, note, problems, span, tag, term
 from lite.ui.newrun import Preview, gate
