@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -345,9 +346,28 @@ def test_an_unknown_base_is_no_refusal():
     assert "not known until the config of some/stranger can be read" in show.text(found, fits, 8)
     assert show.to_json(found, fits, 8)["fits"] is None
     assert "disk: not known for the run" in show.text(found, fits, 8)
-    with pytest.raises(PreconditionError, match="contrast, reward, ppo, evaluate: not known until the config of some/stranger"):
+    with pytest.raises(
+        PreconditionError, match=r"no estimate for contrast, reward, ppo, evaluate\n  `hf download some/stranger config.json`"
+    ):
         refuse_unknown(fits)
     refuse_unknown(estimate(*loaded("rlcd_helpful"), card_gib=8))
+
+
+def test_an_unknown_base_is_told_once_with_its_own_name_and_what_may_be_meant():
+    found, nodes = loaded("rlcd_helpful", "base.model=huggyllama/lama-7b", "base.revision=v2")
+    fits = estimate(found, nodes, card_gib=24)
+    with pytest.raises(PreconditionError) as refused:
+        refuse_unknown(fits)
+    told = str(refused.value)
+    assert "`hf download huggyllama/lama-7b config.json --revision v2` fetches its config alone" in told
+    assert "did you mean 'huggyllama/llama-7b'?" in told
+    assert show.text(found, fits, 24).count("not known until") == 1
+    assert "not known until" not in told  # it stands in the estimate
+    with pytest.raises(PreconditionError) as refused:
+        refuse_unknown(estimate(*loaded("rlcd_helpful", "base.model=some/stranger"), card_gib=24))
+    assert "did you mean" not in str(refused.value)
+    with pytest.raises(PreconditionError, match=r"no estimate for ppo\n  no estimate for models of type 'mamba'"):
+        refuse_unknown([replace(fits[3], unknown="no estimate for models of type 'mamba'", advice="")])
 
 
 def test_the_tiny_base_fits_every_card():

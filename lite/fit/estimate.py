@@ -9,6 +9,7 @@ from lite.errors import PreconditionError
 from lite.fit import cards, sizes
 from lite.fit.demand import Moment, Site
 from lite.fit.loop import DEMANDS, demand
+from lite.fit.shape import Unknown
 from lite.fit.turn import (
     ROWS,
     auto,
@@ -45,7 +46,8 @@ class StageFit:
 
     ``largest``: the highest values that fit of the knobs that only cost memory; 0: none fits. ``checkpointed``: the highest
     ``micro_tokens``, where more fit once checkpointing, off by itself, is on. ``otherwise``: the update with checkpointing turned the
-    other way. ``faster``: more rows at once than the recipe has, and what the stage takes with them.
+    other way. ``faster``: more rows at once than the recipe has, and what the stage takes with them. ``unknown``: why there is no
+    estimate, ``advice``: how there could be one.
     """
 
     id: str
@@ -59,6 +61,7 @@ class StageFit:
     checkpointed: int = 0
     faster: Faster | None = None
     unknown: str | None = None
+    advice: str = ""
 
     @property
     def height(self) -> Moment | None:
@@ -99,13 +102,13 @@ def estimate(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float) -> list[
         elif isinstance(site, Site):
             found.append(_stage(node, site, usable, card))
         else:
-            found.append(_unknown(node, usable, site.reason) if node.contract.uses_base else _baseless(node, usable))
+            found.append(_unknown(node, usable, site) if node.contract.uses_base else _baseless(node, usable))
     return found
 
 
 def _stage(node: Node, site: Site, usable: int, card: cards.Card) -> StageFit:
     if node.kind not in DEMANDS:
-        return _unknown(node, usable, f"no estimate for stages of kind {node.kind}")
+        return _unknown(node, usable, Unknown(f"no estimate for stages of kind {node.kind}"))
     found = settled(node, site, usable)
     knobs = memory_knobs(found, site)
     most = {knob: largest(found, site, found.spec, knob, usable) for knob in knobs}
@@ -148,8 +151,8 @@ def needs_settling(nodes: Iterable[Node]) -> bool:
     return any(map(auto, nodes))
 
 
-def _unknown(node: Node, usable: int, reason: str) -> StageFit:
-    return StageFit(node.id, node.kind, (), usable, {}, (0.0, 0.0), 0, unknown=reason)
+def _unknown(node: Node, usable: int, found: Unknown) -> StageFit:
+    return StageFit(node.id, node.kind, (), usable, {}, (0.0, 0.0), 0, unknown=found.reason, advice=found.advice)
 
 
 def _baseless(node: Node, usable: int) -> StageFit:
@@ -188,14 +191,11 @@ def refuse(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float, only: Iter
 
 
 def refuse_unknown(fits: Iterable[StageFit]) -> None:
-    """Raise :class:`PreconditionError` where the question whether a recipe fits cannot be answered."""
-    unknown: dict[str, list[str]] = {}
-    for fit in fits:
-        if fit.unknown:
-            unknown.setdefault(fit.unknown, []).append(fit.id)
+    """Raise :class:`PreconditionError` where the question whether a recipe fits cannot be answered: what to do, or, if nothing, why."""
+    unknown = [fit for fit in fits if fit.unknown]
     if unknown:
-        told = "; ".join(f"{', '.join(ids)}: {reason}" for reason, ids in unknown.items())
-        raise PreconditionError(f"whether it fits cannot be told. {told}. `hf download ID config.json` fetches a config alone")
+        advice = "".join(f"\n  {words}" for words in dict.fromkeys(fit.advice or fit.unknown for fit in unknown))
+        raise PreconditionError(f"whether it fits cannot be told: no estimate for {', '.join(fit.id for fit in unknown)}{advice}")
 
 
 def _gib(n: int) -> float:

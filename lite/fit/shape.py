@@ -15,6 +15,7 @@ import yaml
 
 from lite.knobs import BaseSpec
 from lite.plan import tiny_folder
+from lite.yamltext import near
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3")
 
@@ -87,9 +88,10 @@ class Shape:
 
 
 class Unknown(NamedTuple):
-    """No estimate can be made, and why."""
+    """No estimate can be made, why, and what can be done about it."""
 
     reason: str
+    advice: str = ""
 
 
 def from_config(config: Mapping[str, Any]) -> Shape | Unknown:
@@ -131,7 +133,15 @@ def shape_of(base: BaseSpec) -> Shape | Unknown:
             return Unknown(f"{file} cannot be read ({type(e).__name__})")
         return from_config(config) if isinstance(config, dict) else Unknown(f"{file} is no mapping")
     known = known_models().get(base.model)
-    return known or Unknown(f"not known until the config of {base.model} can be read: it is neither in the Hub's cache nor well known here")
+    return known or _stranger(base)
+
+
+def _stranger(base: BaseSpec) -> Unknown:
+    fetch = f"`hf download {base.model} config.json{f' --revision {base.revision}' if base.revision else ''}` fetches its config alone"
+    return Unknown(
+        f"not known until the config of {base.model} can be read: it is neither in the Hub's cache nor well known here",
+        f"{fetch}{near(base.model, ['tiny', *known_models()])}",
+    )
 
 
 def hub_cache() -> Path:
