@@ -416,6 +416,26 @@ def test_a_refusal_names_at_least_three_ways_and_each_of_them_works(name, card, 
     assert any(f"{node.id} (" in str(refused.value) for node in nodes)
 
 
+def test_a_refusal_counts_as_the_table_does_and_so_finely_that_too_much_looks_like_it():
+    found, nodes = loaded("rlcd_helpful")
+    with pytest.raises(PreconditionError) as refused:
+        refuse(found, nodes, card_gib=6)
+    told = str(refused.value)
+    usable, need = re.search(r"6 GiB \((.*) of it usable\)", told), re.search(r"reward \(update\): (.*) GiB, of it base (.*?), act", told)
+    assert usable and need
+    assert float(need[1]) > float(usable[1])
+    table = show.text(found, estimate(found, nodes, card_gib=6), 6)
+    assert re.search(rf"reward +update +{need[2]} .* {need[1]} +<- peak", table)
+
+
+def test_a_refusal_names_what_all_rounds_lack_once():
+    found, nodes = loaded("self_rewarding")
+    with pytest.raises(PreconditionError, match=r"r1\.dpo, r2\.dpo \(update\): ") as refused:
+        refuse(found, nodes, card_gib=10)
+    needs = [line.partition("): ")[2] for line in str(refused.value).splitlines() if "GiB, of it" in line]
+    assert len(needs) == 5 < sum(not fit.fits for fit in estimate(found, nodes, card_gib=10))
+
+
 def test_a_gate_is_judged_by_a_knob_of_its_own_group_and_its_plan_names_it():
     gate = next(fit for fit in estimate(*loaded("self_rewarding"), card_gib=16) if fit.id == "r1.gate")
     assert set(gate.largest) == {"batch_rows", "judging.batch_rows"}
@@ -668,6 +688,14 @@ def test_checkpoints_of_dpo_hold_the_last_good_adapter_and_the_best_one_where_it
 )
 def test_a_memory_size_stands_for_a_card(gib, name):
     assert cards.class_of(gib).name == name
+
+
+@pytest.mark.parametrize(("gib", "told"), [(8, "RTX 4060"), (10, "RTX 4060 (8 GB)"), (15.7, "RTX 4060 Ti"), (32, "RTX 4090 (24 GB)")])
+def test_a_card_of_another_size_is_said_to_stand_in(gib, told):
+    found, nodes = loaded("rlcd_helpful")
+    words = show.text(found, estimate(found, nodes, card_gib=gib), gib)
+    assert f"time on one {told}  " in words
+    assert ("it stands in for" in words) == ("GB" in told)
 
 
 @pytest.mark.parametrize(("gib", "unpacking", "tokens_per_s"), [(24, 0.087, 260), (141, 0.018, 1236)])

@@ -27,6 +27,7 @@ from lite.fit.turn import (
 )
 from lite.fit.ways import way_to_fit as way_to_fit  # part of this module's face
 from lite.fit.ways import ways
+from lite.fit.words import columns, gib
 from lite.knobs import base_of, served
 from lite.plan import Node
 from lite.recipe import Recipe
@@ -175,19 +176,24 @@ def refuse(recipe: Recipe, nodes: Sequence[Node], *, card_gib: float, only: Iter
     if not short:
         return
     own = {node.id: f" on {base.model}" for node in nodes if (base := base_of(node.spec, recipe.base)) != recipe.base}
-    lines = [
-        f"{recipe.name} does not fit a card with {card_gib:.4g} GiB ({_gib(fits[0].usable):.1f} of it usable); estimated, nothing was loaded"
-    ]
+    lines: dict[str, list[str]] = {}
     for fit in short:
-        height = fit.height
-        assert height is not None
-        most = sorted(height.parts.items(), key=lambda part: -part[1])[:3]
-        lines.append(
-            f"  {fit.id}{own.get(fit.id, '')} ({height.name}): {_gib(fit.peak):.1f} GiB, of it "
-            + ", ".join(f"{k} {_gib(v):.1f}" for k, v in most)
-        )
-    lines += ["turn one of these:", *(f"  {way}" for way in ways(recipe, nodes, card_gib))]
-    raise PreconditionError("\n".join(lines))
+        lines.setdefault(f"{own.get(fit.id, '')} {_need(fit)}", []).append(fit.id)
+    told = [
+        f"{recipe.name} does not fit a card with {card_gib:.4g} GiB ({gib(short[0].usable)} of it usable); estimated, nothing was loaded",
+        *(f"  {', '.join(ids)}{words}" for words, ids in lines.items()),
+        "turn one of these:",
+        *(f"  {way}" for way in ways(recipe, nodes, card_gib)),
+    ]
+    raise PreconditionError("\n".join(told))
+
+
+def _need(fit: StageFit) -> str:
+    """Where a stage needs most, and of what."""
+    height = fit.height
+    assert height is not None
+    most = sorted(columns(height).items(), key=lambda part: -part[1])[:3]
+    return f"({height.name}): {gib(fit.peak)} GiB, of it {', '.join(f'{part} {gib(size)}' for part, size in most)}"
 
 
 def refuse_unknown(fits: Iterable[StageFit]) -> None:

@@ -7,23 +7,13 @@ from lite import tables
 from lite.fit import bases, cards, sizes, turn
 from lite.fit.demand import MEAN_RESPONSE, Moment
 from lite.fit.estimate import StageFit
-from lite.fit.words import gib, span
+from lite.fit.words import COLUMNS, columns, gib, span, stands_in, whose
 from lite.recipe import Recipe
 
 CLEARLY = 0.8
 """Share of a run's longest time, under which it is clearly shorter."""
 LONG = 900
 """Seconds from which on a run is worth shortening."""
-COLUMNS = {
-    "base": ("base", "embeddings"),
-    "adapters": ("adapters",),
-    "optimiser": ("optimiser",),
-    "gradients": ("gradients",),
-    "activations": ("activations",),
-    "kv": ("kv",),
-    "logits": ("logits",),
-    "other": ("context", "slack"),
-}
 
 
 def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
@@ -35,7 +25,7 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
     reasons = dict.fromkeys(fit.unknown for fit in fits if fit.unknown)
     parts = [
         _moments(known) if any(fit.moments for fit in known) else "",
-        _stages(fits, card),
+        _stages(fits, card_gib),
         "\n".join(f"no estimate: {reason}" for reason in reasons),
         _bases(recipe),
         f"disk: {_disk(fits)} for the run"
@@ -65,10 +55,10 @@ def _moments(fits: Sequence[StageFit]) -> str:
 
 
 def _row(moment: Moment) -> list[str]:
-    return [*(gib(sum(moment.parts.get(part, 0) for part in parts)) for parts in COLUMNS.values()), gib(moment.bytes)]
+    return [*map(gib, columns(moment).values()), gib(moment.bytes)]
 
 
-def _stages(fits: Sequence[StageFit], card: cards.Card) -> str:
+def _stages(fits: Sequence[StageFit], card_gib: float) -> str:
     rows = []
     for fit in fits:
         verdict = "not known" if fit.unknown else "-" if not fit.moments else "yes" if fit.fits else "NO"
@@ -82,7 +72,7 @@ def _stages(fits: Sequence[StageFit], card: cards.Card) -> str:
         if known
         else ("all", "-", "not known", "", "-", "-")
     )
-    return tables.text(("stage", "peak GiB", "fits", "largest that fit", f"time on one {card.name}", "disk GiB"), rows)
+    return tables.text(("stage", "peak GiB", "fits", "largest that fit", f"time on one {whose(card_gib)}", "disk GiB"), rows)
 
 
 def _largest(fit: StageFit, knob: str) -> str:
@@ -110,10 +100,11 @@ def _disk(fits: Sequence[StageFit]) -> str:
 
 
 def _basis(card_gib: float, card: cards.Card) -> str:
+    of = f"it stands in for {card_gib:g} GiB, " if stands_in(card_gib) else ""
     return (
         f"Estimated, not measured: {card_gib:g} GiB card, {cards.USABLE:.0%} of it usable, {turn.SLACK:.0%} slack on what comes and goes, "
         f"{gib(sizes.CONTEXT)} GiB for the CUDA context.\n"
-        f"Time: from the maker's figures for the {card.name} ({card.bandwidth / 1e9:.0f} GB/s, {card.flops / 1e12:.0f} TFLOP/s) at their limit, to "
+        f"Time: from the maker's figures for the {card.name} ({of}{card.bandwidth / 1e9:.0f} GB/s, {card.flops / 1e12:.0f} TFLOP/s) at their limit, to "
         f"{cards.EFFICIENCY:.0%} of them with launch-bound decoding; responses of {MEAN_RESPONSE:.0%} of max_new_tokens on average."
     )
 

@@ -3,6 +3,7 @@
 from lite.fit import cards, sizes
 from lite.fit.estimate import StageFit
 from lite.fit.words import span as hours
+from lite.fit.words import whose
 from lite.ui import newrun
 from lite.ui.markup import Child, Markup, div, join, note, problems, span, tag, term
 from lite.ui.newrun import Preview, gate
@@ -68,7 +69,7 @@ def _facts(found: Preview) -> Markup:
         rows.append(
             (
                 term("Time", "From the card's published figures at their limit, to a third of them."),
-                f"{hours((low, high))} on one {cards.class_of(found.card).name}{' for each run' if len(found.wanted) > 1 else ''}",
+                f"{hours((low, high))} on one {whose(found.card)}{' for each run' if len(found.wanted) > 1 else ''}",
             )
         )
     rows.append(("Disk", f"{gib(found.disk)} needed, {gib(found.disk_free)} free"))
