@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from lite import tasks
 from lite.contracts import CONTRACTS, Contract
@@ -67,6 +67,8 @@ class Recipe(Frozen):
     task: str
     stages: tuple[Stage, ...]
     track: trackers.Name | None = None
+    rounds: int = Field(default=0, exclude=True)
+    """How many rounds an override of ``each_round`` changes; 0 where they are written out, or one has overrides of its own."""
 
     def to_yaml(self) -> str:
         """The recipe with every knob and every input written out; reading it again gives the same recipe."""
@@ -99,7 +101,8 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
     if not isinstance(raw, dict):
         raise RecipeError(where, [f"a recipe is a mapping with the keys {', '.join(TOP)} (got {shown(raw)})"])
     problems: list[str] = []
-    entries = _stages(raw, list(overrides), problems)
+    overrides = list(overrides)
+    entries = _stages(raw, overrides, problems)
     problems += [f"{key}: no such key{hint(str(key), TOP)}" for key in raw if key not in TOP]
     base = _base(raw.get("base", {}), problems)
     seed = raw.get("seed", 17)
@@ -119,7 +122,8 @@ def loads(text: str, overrides: Iterable[str] = (), *, where: str = "recipe", na
     if problems:
         raise RecipeError(where, _each_once(problems))
     stages = [Stage(id=e.id, kind=e.kind, spec=e.spec, inputs=i) for e, i in zip(entries, inputs, strict=True) if e.spec]
-    return Recipe(name=name, base=base or BaseSpec.model_validate({}), seed=seed, task=task, stages=tuple(stages), track=track)
+    base, rounds = base or BaseSpec.model_validate({}), _alike(entries, overrides)
+    return Recipe(name=name, base=base, seed=seed, task=task, stages=tuple(stages), track=track, rounds=rounds)
 
 
 def combinations(path: Path, overrides: Sequence[str] = ()) -> list[tuple[str, ...]]:
@@ -177,6 +181,13 @@ def _rounds(raw: dict, each: Sequence[Entry], problems: list[str]) -> int:
         problems.append("each_round: say how often with `rounds: 2`")
         return 1
     return rounds if each else 0
+
+
+def _alike(entries: Sequence[Entry], overrides: Sequence[str]) -> int:
+    """How many rounds there are, if no override addresses one of them alone and no stage outside is called as if it lay in one."""
+    own = any(text.startswith(f"{entry.id}.") for entry in entries if entry.round for text in overrides)
+    own = own or any(re.match(r"r\d+\.", entry.id) for entry in entries if not entry.round)
+    return 0 if own else max((entry.round for entry in entries), default=0)
 
 
 def _each_once(problems: Iterable[str]) -> list[str]:

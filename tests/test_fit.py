@@ -436,6 +436,30 @@ def test_a_refusal_names_what_all_rounds_lack_once():
     assert len(needs) == 5 < sum(not fit.fits for fit in estimate(found, nodes, card_gib=10))
 
 
+def test_what_all_rounds_share_is_turned_once_and_works():
+    told = ways(*loaded("self_rewarding"), 10)
+    turned = suggested(told[0])
+    assert "each_round.dpo.max_tokens=512" in turned
+    assert not re.search(r"\br\d\.", " ".join(told))
+    refuse(*loaded("self_rewarding", *turned), card_gib=10)
+
+
+@pytest.mark.parametrize("own", ["r2.dpo.compare.judging.batch_rows=128", "r1.dpo.lr=2e-6"])
+def test_a_round_with_overrides_of_its_own_is_turned_by_itself(own):
+    overrides = ("each_round.dpo.compare.judging.batch_rows=64", own)
+    turned = suggested(ways(*loaded("self_rewarding", *overrides), 20)[0])
+    assert not [word for word in turned if word.startswith("each_round")]  # which an override of one round would overrule
+    refuse(*loaded("self_rewarding", *overrides, *turned), card_gib=20)
+
+
+def test_a_recipe_with_its_rounds_written_out_is_turned_round_by_round():
+    flat = recipe.loads(loaded("self_rewarding")[0].to_yaml())
+    turned = suggested(ways(flat, plan(flat), 10)[0])
+    assert "r2.dpo.max_tokens=512" in turned
+    changed = recipe.loads(flat.to_yaml(), turned)
+    refuse(changed, plan(changed), card_gib=10)
+
+
 def test_a_gate_is_judged_by_a_knob_of_its_own_group_and_its_plan_names_it():
     gate = next(fit for fit in estimate(*loaded("self_rewarding"), card_gib=16) if fit.id == "r1.gate")
     assert set(gate.largest) == {"batch_rows", "judging.batch_rows"}
@@ -480,7 +504,7 @@ def test_checkpoints_that_are_compared_are_written_and_judged_and_a_model_is_mea
 def test_texts_that_are_too_long_for_a_card_are_offered_to_be_cut_and_with_that_it_fits():
     offered = next(way for way in ways(*loaded("self_rewarding"), 12) if "longer texts are cut" in way)
     turned = suggested(offered)
-    assert any(word.startswith("r1.dpo.max_tokens=") for word in turned)
+    assert any(word.startswith("each_round.dpo.max_tokens=") for word in turned)
     assert all(fit.fits for fit in estimate(*loaded("self_rewarding", *turned), card_gib=12))
 
 

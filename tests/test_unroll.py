@@ -103,7 +103,8 @@ def test_an_override_may_name_previous_too():
 def test_the_written_out_recipe_is_flat_and_the_same():
     loaded = load()
     again = recipe.loads(loaded.to_yaml(), where="again")
-    assert again == loaded
+    assert (again.rounds, loaded.rounds) == (0, 2)  # each_round is not there any more
+    assert again == loaded.model_copy(update={"rounds": 0})
     assert [n.fingerprint for n in plan(again)] == [n.fingerprint for n in plan(loaded)]
 
 

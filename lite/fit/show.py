@@ -7,7 +7,7 @@ from lite import tables
 from lite.fit import bases, cards, sizes, turn
 from lite.fit.demand import MEAN_RESPONSE, Moment
 from lite.fit.estimate import StageFit
-from lite.fit.words import COLUMNS, columns, gib, span, stands_in, whose
+from lite.fit.words import COLUMNS, columns, gib, said_once, span, stands_in, whose
 from lite.recipe import Recipe
 
 CLEARLY = 0.8
@@ -31,7 +31,7 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
         f"disk: {_disk(fits)} for the run"
         + (f", {gib(fetched)} GiB to fetch {what}" if fetched else "")
         + (f", {gib(copied)} GiB for the 4-bit copy" if copied else ""),
-        _faster(fits),
+        _faster(recipe, fits),
         _basis(card_gib, card),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -81,15 +81,14 @@ def _largest(fit: StageFit, knob: str) -> str:
     return f"{words} ({fit.checkpointed} with checkpointing, slower)" if knob == "micro_tokens" and fit.checkpointed else words
 
 
-def _faster(fits: Sequence[StageFit]) -> str:
+def _faster(recipe: Recipe, fits: Sequence[StageFit]) -> str:
     """What makes a run that fits clearly shorter, to be copied."""
-    turned = [(fit.id, knob, value) for fit in fits if fit.faster for knob, value in fit.faster.rows.items()]
+    turned = [f"{fit.id}.{knob}={value}" for fit in fits if fit.faster for knob, value in fit.faster.rows.items()]
     now, then = turn.total(fit.seconds for fit in fits), turn.total(fit.faster.seconds if fit.faster else fit.seconds for fit in fits)
     worth = bool(turned) and now[1] >= LONG and then[1] <= CLEARLY * now[1]
     if not worth or not all(fit.fits and not fit.unknown for fit in fits):
         return ""
-    words = " ".join(f"{id}.{knob}={value}" for id, knob, value in turned)
-    return f"on this card these make it {span(then)} instead of {span(now)}; the results stay the same:\n  {words}"
+    return f"on this card these make it {span(then)} instead of {span(now)}; the results stay the same:\n  {said_once(recipe, turned)}"
 
 
 def _disk(fits: Sequence[StageFit]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lite.fit import cards
 from lite.fit.shape import Shape, known_models
 from lite.fit.turn import estimated, has, longest_texts, memory_knobs, peak, seconds, settled, slimmed, total, value_of, with_value
-from lite.fit.words import gib, span
+from lite.fit.words import gib, said_once, span
 from lite.plan import Node
 from lite.recipe import Recipe
 
@@ -51,26 +51,26 @@ def ways(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> list[str]:
     found = []
     way = way_to_fit(recipe, nodes, card_gib)
     if way:
-        found.append(_told(way, "the results stay the same"))
+        found.append(_told(recipe, way, "the results stay the same"))
     else:
         found += _other_values(recipe, nodes, card_gib)
     for smaller in _smaller_bases(recipe, nodes, card_gib):
         way = smaller.way(card_gib)
         if way:
-            found.append(_told(way))
+            found.append(_told(recipe, way))
         if len(found) == 3:
             break
     for size in CARD_SIZES:
         way = way_to_fit(recipe, nodes, size) if size > card_gib else None
         if way:
-            words = " ".join((f"a card with {size} GB", *(["and", *way.overrides] if way.overrides else [])))
-            found.append(f"{words}   ({span(way.seconds)})")
+            words = f" and {said_once(recipe, way.overrides)}" if way.overrides else ""
+            found.append(f"a card with {size} GB{words}   ({span(way.seconds)})")
             break
     return found
 
 
-def _told(way: Way, *notes: str) -> str:
-    return f"{' '.join(way.overrides)}   ({'; '.join((f'peak {gib(way.peak)} GiB', span(way.seconds), *notes))})"
+def _told(recipe: Recipe, way: Way, *notes: str) -> str:
+    return f"{said_once(recipe, way.overrides)}   ({'; '.join((f'peak {gib(way.peak)} GiB', span(way.seconds), *notes))})"
 
 
 class Smaller(NamedTuple):
@@ -111,9 +111,9 @@ def _other_values(recipe: Recipe, nodes: Sequence[Node], card_gib: float) -> lis
     """What makes room and changes the results: an adapter less, the longest texts cut, or, with them cut, the largest base that fits."""
     found = []
     if way := _joint_value(recipe, nodes, card_gib):
-        found.append(_told(way, "another method"))
+        found.append(_told(recipe, way, "another method"))
     if (way := _shorter_texts(recipe, nodes, card_gib, SHORTEST)) or (way := _smaller_and_shorter(recipe, nodes, card_gib)):
-        found.append(_told(way, "longer texts are cut"))
+        found.append(_told(recipe, way, "longer texts are cut"))
     return found
 
 

@@ -1,7 +1,14 @@
 """Sizes, times, the parts of a moment and the card that stands for a size, in words."""
 
+import re
+from collections import Counter
+from collections.abc import Iterable
+
 from lite.fit import cards, sizes
 from lite.fit.demand import Moment
+from lite.recipe import Recipe
+
+ROUND = re.compile(r"r\d+\.")
 
 COLUMNS = {
     "base": ("base", "embeddings"),
@@ -27,6 +34,15 @@ def _hours(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.{1 if seconds < 36000 else 0}f} h"
+
+
+def said_once(recipe: Recipe, overrides: Iterable[str]) -> str:
+    """Overrides to be copied; what is the same in all rounds is said as the recipe's author would: ``each_round.dpo.micro_tokens=1024``."""
+    found = list(overrides)
+    tails = Counter(ROUND.sub("", text) for text in found if ROUND.match(text))
+    alike = {tail for tail, times in tails.items() if times == recipe.rounds}
+    turned = [f"each_round.{tail}" if ROUND.match(text) and (tail := ROUND.sub("", text)) in alike else text for text in found]
+    return " ".join(dict.fromkeys(turned))
 
 
 def columns(moment: Moment) -> dict[str, int]:
