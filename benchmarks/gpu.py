@@ -123,12 +123,12 @@ def generation_peak(shape: Any, base: Any, r: int, rows: int, prompt: int, new: 
     """The most that so many rows need: the base, one adapter, and the cache at its full length."""
     from lite.fit import sizes
     from lite.fit.demand import Site
-    from lite.fit.estimate import MOVING, SLACK
+    from lite.fit.turn import with_slack
 
     site = Site(shape, base, {})
     resident = site.resident([sizes.lora(shape, r)], [])
     moments = site.writing(resident, rows, prompt, new, adapter=True, nucleus=False, knob="rows")
-    return max(moment.bytes + int(SLACK * sum(moment.parts.get(part, 0) for part in MOVING)) for moment in moments)
+    return max(with_slack(moment).bytes for moment in moments)
 
 
 def too_many(rows: Mapping[int, int], card: float | None) -> dict[int, str]:

@@ -853,7 +853,7 @@ def test_a_30b_base_is_refused_on_16_gb_before_anything_is_loaded(cli, tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert done.returncode == 3
-    assert "does not fit a card with 16 GiB" in done.stderr
+    assert "lite: rlcd_helpful_30b does not fit a card with 16 GiB" in done.stderr
     assert "base.model=huggyllama/llama-13b" in done.stderr
     assert "a card with 24 GB" in done.stderr
     assert re.search(r"ppo +\d+\.\d\d +NO", done.stdout)

@@ -111,9 +111,10 @@ def training(shape: Shape, tokens: int, r: int, wide: int, *, checkpointing: boo
 
 
 def inference(shape: Shape, tokens: int, wide: int, *, adapter: bool) -> int:
-    """The most that lives at once in a forward pass without a graph: inside the MLP, with an adapter's fp32 outputs beside it."""
+    """The most that lives at once in a forward pass without a graph: inside the MLP, with an adapter's fp32 output beside it (in a mixed
+    pass that of one role at a time: there it is a bound)."""
     h, m = shape.hidden, shape.mlp
-    return tokens * (3 * m * wide + 4 * h * wide + (6 * m + 5 * h if adapter else 0))
+    return tokens * (3 * m * wide + 4 * h * wide + (4 * m if adapter else 0))
 
 
 def dequantised(shape: Shape, base: BaseSpec) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lite import tables
 from lite.errors import PreconditionError
-from lite.fit import bases, cards, show, sizes
+from lite.fit import bases, show, sizes, words
 from lite.fit.estimate import StageFit, estimate, refuse, refuse_unknown
 from lite.knobs import BaseSpec
 from lite.plan import Node
@@ -61,11 +61,11 @@ def _judged(name: str, fits: Sequence[StageFit]) -> RunFit:
 def text(runs: Sequence[Asked], card_gib: float) -> str:
     """A row per run, and their sum."""
     found, fetched = judge(runs, card_gib), download(runs)
-    words = {True: "yes", False: "NO", None: "not known"}
-    rows = [(fit.name, f"{_gib(fit.peak):.2f}", words[fit.fits], show.span(fit.seconds), f"{_gib(fit.disk):.2f}") for fit in found]
+    verdicts = {True: "yes", False: "NO", None: "not known"}
+    rows = [(fit.name, f"{_gib(fit.peak):.2f}", verdicts[fit.fits], words.span(fit.seconds), f"{_gib(fit.disk):.2f}") for fit in found]
     peak, disk = max(fit.peak for fit in found), sum(fit.disk for fit in found)
-    rows.append(("all", f"{_gib(peak):.2f}", words[_all(found)], show.span(_sum([fit.seconds for fit in found])), f"{_gib(disk):.2f}"))
-    time = f"time on one {cards.class_of(card_gib).name}"
+    rows.append(("all", f"{_gib(peak):.2f}", verdicts[_all(found)], words.span(_sum([fit.seconds for fit in found])), f"{_gib(disk):.2f}"))
+    time = f"time on one {words.whose(card_gib)}"
     told = f", and {_gib(fetched):.2f} GiB to fetch their bases" if fetched else ""
     return (
         f"{tables.text(('run of the sweep', 'peak GiB', 'fits', time, 'disk GiB'), rows)}\n\ndisk: {_gib(disk):.2f} GiB for all runs{told}"
@@ -96,10 +96,12 @@ def refuse_any(runs: Sequence[Asked], card_gib: float) -> None:
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """A refusal of one run of a sweep says of which."""
+    """A refusal of one run of a sweep says of which. A run of its own has no name."""
     try:
         yield
     except PreconditionError as e:
+        if not name:
+            raise
         raise PreconditionError(f"{name}: {e}") from e
 
 

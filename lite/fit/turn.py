@@ -41,10 +41,10 @@ def estimated(recipe: Recipe, nodes: Sequence[Node]) -> list[tuple[Node, Site]]:
 
 
 def moments(node: Node, site: Site, spec: Spec) -> tuple[Moment, ...]:
-    return tuple(_with_slack(moment) for moment in demand(node, site, spec).moments)
+    return tuple(with_slack(moment) for moment in demand(node, site, spec).moments)
 
 
-def _with_slack(moment: Moment) -> Moment:
+def with_slack(moment: Moment) -> Moment:
     slack = int(SLACK * sum(moment.parts.get(part, 0) for part in MOVING))
     return moment._replace(parts={**moment.parts, "slack": slack})
 
