@@ -10,7 +10,7 @@ minibatch, and what a rollout could save it is one of the forward passes of a st
 
 CPU seconds of one thread, both sides in turn, median of ``--repeats``.
 
-    python -m benchmarks.rollouts [--repeats 3]
+    python -m benchmarks.rollouts [--repeats 7]
 """
 
 import argparse
@@ -141,7 +141,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.rollouts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
     lines, figures = [], {}
