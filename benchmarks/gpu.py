@@ -83,8 +83,9 @@ class Planned(NamedTuple):
 def plan_for(found: argparse.Namespace, card: float | None) -> Planned:
     from benchmarks.gpu_base import config_of
     from lite import recipe
-    from lite.fit.estimate import estimate, way_to_fit
+    from lite.fit.estimate import estimate
     from lite.fit.shape import Shape, shape_of
+    from lite.fit.ways import way_to_fit
     from lite.plan import plan
 
     config = config_of(found.model)

@@ -6,7 +6,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from lite.errors import PreconditionError
-from lite.fit import cards, sizes
+from lite.fit import cards
 from lite.fit.demand import Moment, Site
 from lite.fit.loop import DEMANDS, demand
 from lite.fit.shape import Unknown
@@ -25,9 +25,8 @@ from lite.fit.turn import (
     with_checkpointing,
     with_value,
 )
-from lite.fit.ways import way_to_fit as way_to_fit  # part of this module's face
 from lite.fit.ways import ways
-from lite.fit.words import columns, gib
+from lite.fit.words import columns, gib, gib_number, whole
 from lite.knobs import base_of, served
 from lite.plan import Node
 from lite.recipe import Recipe
@@ -78,18 +77,20 @@ class StageFit:
         return self.peak <= self.usable
 
     def to_json(self) -> dict[str, Any]:
-        moments = {m.name: {"peak_gib": _gib(m.bytes), "parts_gib": {k: _gib(v) for k, v in m.parts.items()}} for m in self.moments}
+        moments = {
+            m.name: {"peak_gib": gib_number(m.bytes), "parts_gib": {k: gib_number(v) for k, v in m.parts.items()}} for m in self.moments
+        }
         return {
             "id": self.id,
             "fits": None if self.unknown else self.fits,
             "unknown": self.unknown,
-            "peak_gib": None if self.unknown else _gib(self.peak),
+            "peak_gib": None if self.unknown else gib_number(self.peak),
             "moments": moments,
             "largest": dict(self.largest),
             "largest_checkpointed": {"micro_tokens": self.checkpointed} if self.checkpointed else {},
-            "faster": {"rows": dict(self.faster.rows), "seconds": [round(s) for s in self.faster.seconds]} if self.faster else None,
-            "seconds": None if self.unknown else [round(s) for s in self.seconds],
-            "disk_gib": _gib(self.disk),
+            "faster": {"rows": dict(self.faster.rows), "seconds": whole(self.faster.seconds)} if self.faster else None,
+            "seconds": None if self.unknown else whole(self.seconds),
+            "disk_gib": gib_number(self.disk),
         }
 
 
@@ -202,7 +203,3 @@ def refuse_unknown(fits: Iterable[StageFit]) -> None:
     if unknown:
         advice = "".join(f"\n  {words}" for words in dict.fromkeys(fit.advice or fit.unknown for fit in unknown))
         raise PreconditionError(f"whether it fits cannot be told: no estimate for {', '.join(fit.id for fit in unknown)}{advice}")
-
-
-def _gib(n: int) -> float:
-    return round(n / sizes.GIB, 2)

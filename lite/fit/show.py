@@ -7,7 +7,7 @@ from lite import tables
 from lite.fit import bases, cards, sizes, turn
 from lite.fit.demand import MEAN_RESPONSE, Moment
 from lite.fit.estimate import StageFit
-from lite.fit.words import COLUMNS, columns, gib, said_once, span, stands_in, whose
+from lite.fit.words import COLUMNS, columns, gib, gib_number, said_once, span, stands_in, whose
 from lite.recipe import Recipe
 
 CLEARLY = 0.8
@@ -112,10 +112,10 @@ def to_json(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> dict[s
     card = cards.class_of(card_gib)
     return {
         "card_gib": card_gib,
-        "usable_gib": round(cards.usable(card_gib) / sizes.GIB, 2),
+        "usable_gib": gib_number(cards.usable(card_gib)),
         "time_on": card.name,
         "fits": None if any(fit.unknown for fit in fits) else all(fit.fits for fit in fits),
-        "download_gib": round(bases.download(recipe) / sizes.GIB, 2),
-        "copies_gib": round(bases.copies(recipe) / sizes.GIB, 2),
+        "download_gib": gib_number(bases.download(recipe)),
+        "copies_gib": gib_number(bases.copies(recipe)),
         "stages": [fit.to_json() for fit in fits],
     }

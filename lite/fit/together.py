@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from lite import tables
 from lite.errors import PreconditionError
-from lite.fit import bases, show, sizes, words
+from lite.fit import bases, show
 from lite.fit.estimate import StageFit, estimate, refuse, refuse_unknown
+from lite.fit.turn import total
+from lite.fit.words import gib, gib_number, span, whole, whose
 from lite.knobs import BaseSpec
 from lite.plan import Node
 from lite.recipe import Recipe
@@ -33,9 +35,9 @@ class RunFit(NamedTuple):
         return {
             "run": self.name,
             "fits": self.fits,
-            "peak_gib": _gib(self.peak),
-            "seconds": _whole(self.seconds),
-            "disk_gib": _gib(self.disk),
+            "peak_gib": gib_number(self.peak),
+            "seconds": whole(self.seconds),
+            "disk_gib": gib_number(self.disk),
         }
 
 
@@ -54,7 +56,7 @@ def judge(runs: Sequence[Asked], card_gib: float) -> list[RunFit]:
 def _judged(name: str, fits: Sequence[StageFit]) -> RunFit:
     verdict = False if not all(fit.fits for fit in fits) else None if any(fit.unknown for fit in fits) else True
     return RunFit(
-        name, verdict, max((fit.peak for fit in fits), default=0), _sum([fit.seconds for fit in fits]), sum(fit.disk for fit in fits)
+        name, verdict, max((fit.peak for fit in fits), default=0), total(fit.seconds for fit in fits), sum(fit.disk for fit in fits)
     )
 
 
@@ -62,24 +64,22 @@ def text(runs: Sequence[Asked], card_gib: float) -> str:
     """A row per run, and their sum."""
     found, fetched = judge(runs, card_gib), download(runs)
     verdicts = {True: "yes", False: "NO", None: "not known"}
-    rows = [(fit.name, f"{_gib(fit.peak):.2f}", verdicts[fit.fits], words.span(fit.seconds), f"{_gib(fit.disk):.2f}") for fit in found]
+    rows = [(fit.name, gib(fit.peak), verdicts[fit.fits], span(fit.seconds), gib(fit.disk)) for fit in found]
     peak, disk = max(fit.peak for fit in found), sum(fit.disk for fit in found)
-    rows.append(("all", f"{_gib(peak):.2f}", verdicts[_all(found)], words.span(_sum([fit.seconds for fit in found])), f"{_gib(disk):.2f}"))
-    time = f"time on one {words.whose(card_gib)}"
-    told = f", and {_gib(fetched):.2f} GiB to fetch their bases" if fetched else ""
-    return (
-        f"{tables.text(('run of the sweep', 'peak GiB', 'fits', time, 'disk GiB'), rows)}\n\ndisk: {_gib(disk):.2f} GiB for all runs{told}"
-    )
+    rows.append(("all", gib(peak), verdicts[_all(found)], span(total(fit.seconds for fit in found)), gib(disk)))
+    time = f"time on one {whose(card_gib)}"
+    told = f", and {gib(fetched)} GiB to fetch their bases" if fetched else ""
+    return f"{tables.text(('run of the sweep', 'peak GiB', 'fits', time, 'disk GiB'), rows)}\n\ndisk: {gib(disk)} GiB for all runs{told}"
 
 
 def to_json(runs: Sequence[Asked], card_gib: float) -> dict[str, Any]:
     found = judge(runs, card_gib)
     return {
         "fits": _all(found),
-        "seconds": _whole(_sum([fit.seconds for fit in found])),
-        "disk_gib": _gib(sum(fit.disk for fit in found)),
-        "download_gib": _gib(download(runs)),
-        "copies_gib": _gib(copies(runs)),
+        "seconds": whole(total(fit.seconds for fit in found)),
+        "disk_gib": gib_number(sum(fit.disk for fit in found)),
+        "download_gib": gib_number(download(runs)),
+        "copies_gib": gib_number(copies(runs)),
         "runs": [fit.to_json() for fit in found],
     }
 
@@ -125,15 +125,3 @@ def _new(runs: Sequence[Asked], key: Callable[[BaseSpec], object]) -> Iterator[t
 def _all(found: Sequence[RunFit]) -> bool | None:
     verdicts = {fit.fits for fit in found}
     return False if False in verdicts else None if None in verdicts else True
-
-
-def _sum(spans: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return sum(low for low, _ in spans), sum(high for _, high in spans)
-
-
-def _whole(seconds: tuple[float, float]) -> list[int]:
-    return [round(s) for s in seconds]
-
-
-def _gib(n: int) -> float:
-    return round(n / sizes.GIB, 2)

@@ -26,6 +26,16 @@ def gib(n: int) -> str:
     return f"{n / sizes.GIB:.2f}"
 
 
+def gib_number(n: int) -> float:
+    """The same for JSON."""
+    return round(n / sizes.GIB, 2)
+
+
+def whole(seconds: tuple[float, float]) -> list[int]:
+    """A span for JSON."""
+    return [round(s) for s in seconds]
+
+
 def span(seconds: tuple[float, float]) -> str:
     return "-" if not seconds[1] else f"{_hours(seconds[0])} to {_hours(seconds[1])}"
 
