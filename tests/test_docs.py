@@ -34,7 +34,7 @@ LAUNCHERS = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.comm
 SMALL = {
     "tiny_rlcd_helpful": """
         prompts.train=16 prompts.dev=2 prompts.test=4 contrast.max_new_tokens=32 reward.epochs=1
-        ppo.steps=1 ppo.rollouts=8 ppo.minibatch=4 ppo.max_new_tokens=24 evaluate.draws=1 evaluate.max_new_tokens=24
+        ppo.steps=1 ppo.rollouts=8 ppo.minibatch=8 ppo.epochs=1 ppo.max_new_tokens=24 evaluate.draws=1 evaluate.max_new_tokens=24
     """,
     "tiny_rlcd_table": """
         sweep.task=[helpful] prompts.train=16 prompts.dev=2 prompts.test=4 rlcd.contrast.max_new_tokens=24 rlaif.respond.max_new_tokens=24
@@ -44,7 +44,7 @@ SMALL = {
     + " ".join(
         f"{name}.ppo.{knob}"
         for name in ("rlcd", "rescore", "rlaif", "rlaif_improved")
-        for knob in ("steps=1", "rollouts=8", "minibatch=4", "max_new_tokens=24")
+        for knob in ("steps=1", "rollouts=8", "minibatch=8", "epochs=1", "max_new_tokens=24")
     ),
 }
 """Knobs with which a recipe ends in seconds."""
@@ -153,13 +153,16 @@ def surroundings() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
+FIRST = ["run", "recipes/tiny_rlcd_helpful.yaml"]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A working directory with a real run, questions to answer and pairs to judge."""
+    """A working directory where the pages' first command was run, with questions to answer and pairs to judge."""
     folder = tmp_path_factory.mktemp("finished")
     for name in ("recipes", "examples"):
         (folder / name).symlink_to(ROOT / name)
-    done = lite(folder, *smaller(["run", "recipes/tiny_rlcd_helpful.yaml"]))
+    done = lite(folder, *smaller(FIRST))
     assert done.returncode == 0, done.stderr
     questions = [f"How do I {what} a {thing} of {n} pounds?" for what in ("bake", "sew") for thing in ("cake", "coat") for n in range(60)]
     (folder / "questions.txt").write_text("\n".join(questions), encoding="utf-8")
@@ -189,8 +192,14 @@ def test_a_command_works_on_a_finished_run(page, words, finished):
     assert done.stdout.strip()
 
 
+def test_the_first_command_is_in_the_pages_and_works(finished):
+    assert FIRST in [words for _, words in commands()]
+    (run,) = finished.glob("runs/*/run.json")
+    assert json.loads(run.read_text(encoding="utf-8"))["state"] == "done"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "words"), [(page, words) for page, words in commands() if runs(words)], ids=told)
+@pytest.mark.parametrize(("page", "words"), [(page, words) for page, words in commands() if runs(words) and words != FIRST], ids=told)
 def test_a_run_works(page, words, beside):
     before = set(beside.glob("runs/*/run.json"))
     done = lite(beside, *smaller(words))

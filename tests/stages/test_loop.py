@@ -70,7 +70,7 @@ def test_a_limit_that_nothing_meets_drops_every_pair_and_says_why(asked, make_be
 
 def test_the_reward_model_learns_its_pairs(made, judged, make_bench, folder, tiny_bank):
     trained = reward(
-        RewardSpec(epochs=12, lr=2e-3, batch_pairs=8, held_out=0.2), pairs=made, out=folder("longer"), bench=(bench := make_bench("reward"))
+        RewardSpec(epochs=8, lr=2e-3, batch_pairs=8, held_out=0.2), pairs=made, out=folder("longer"), bench=(bench := make_bench("reward"))
     )
     last = [m["accuracy"] for m in bench.reporter.metrics][-4:]
     assert sum(last) / 4 > 0.9
@@ -82,7 +82,7 @@ def test_soft_labels_of_one_half_teach_nothing(made, make_bench, folder):
     flat = folder("flat")
     write_rows(flat / "pairs.jsonl", [replace(row, label=0.5) for row in made.rows()])
     bench = make_bench("reward")
-    reward(RewardSpec(epochs=6, lr=1e-3, batch_pairs=8), pairs=Pairs(flat), out=folder("out"), bench=bench)
+    reward(RewardSpec(epochs=3, lr=1e-3, batch_pairs=8), pairs=Pairs(flat), out=folder("out"), bench=bench)
     assert bench.reporter.metrics[-1]["loss"] == pytest.approx(math.log(2), abs=0.02)
 
 

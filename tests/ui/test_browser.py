@@ -22,8 +22,8 @@ api = pytest.importorskip("playwright.sync_api", reason="playwright is not insta
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no browser here")]
 SECONDS = 1000
-PPO_STEPS = 5
-CHANGED = {"Training prompts": 40, "Test prompts": 10, "PPO steps": PPO_STEPS, "Replies per test prompt": 1}
+PPO_STEPS = 4
+CHANGED = {"Training prompts": 24, "Test prompts": 6, "PPO steps": PPO_STEPS, "Replies per test prompt": 1}
 
 
 class Watched:
