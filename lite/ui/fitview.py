@@ -19,18 +19,18 @@ def preflight(found: Preview) -> Markup:
         parts.append(note("bad", tag("strong", "This machine would refuse it. "), tag("div", refusal, cls="pre")))
     if not found.refusals:
         parts.append(note("good", tag("strong", "Ready to start.")))
-    if gated := gate(found.recipe.base.model):
-        parts.append(note("warn", gated))
-    unknown = list(dict.fromkeys(fit.unknown for fit in found.fits if fit.unknown))
+    parts += [note("warn", gated) for gated in map(gate, found.models) if gated]
+    unknown = list(dict.fromkeys(fit.unknown for fits in found.each for fit in fits if fit.unknown))
     parts += [note("info", f"No estimate: {reason}") for reason in unknown]
     bars = [_bar(fit, found.card) for fit in found.fits if fit.moments]
     if bars:
         whose = f"on {found.card:g} GiB" if found.card else "no graphics card here: in main memory"
+        of = f", of {found.names[found.neediest]}, which needs most" if len(found.wanted) > 1 else ""
         parts += [
             tag(
                 "h3",
                 term("Memory", "The highest need of each stage, estimated from the base's shape; nothing was loaded."),
-                span("dim", f" {whose}"),
+                span("dim", f" {whose}{of}"),
             ),
             div("fit", bars),
         ]
@@ -52,7 +52,6 @@ def _bar(fit: StageFit, card: float | None) -> Markup:
 
 
 def _facts(found: Preview) -> Markup:
-    low, high = (sum(fit.seconds[i] for fit in found.fits) for i in (0, 1))
     cached = found.cached
     rows: list[tuple[Child, Child]] = []
     if len(found.wanted) > 1:
@@ -65,16 +64,16 @@ def _facts(found: Preview) -> Markup:
                 _sweep(found),
             )
         )
-    if found.card and high:
+    if found.card and found.seconds[1]:
         rows.append(
             (
                 term("Time", "From the card's published figures at their limit, to a third of them."),
-                f"{hours((low, high))} on one {whose(found.card)}{' for each run' if len(found.wanted) > 1 else ''}",
+                f"{hours(found.seconds)} on one {whose(found.card)}{', all runs together' if len(found.wanted) > 1 else ''}",
             )
         )
     rows.append(("Disk", f"{gib(found.disk)} needed, {gib(found.disk_free)} free"))
     if found.fetched:
-        rows.append(("Download", f"{gib(found.fetched)} for the base, once"))
+        rows.append(("Download", f"{gib(found.fetched)} for {'the base' if len(found.models) == 1 else 'the bases'}, once"))
     rows.append(("Will run", ", ".join(s.node.id for s in found.statuses if s.state == "run") or "nothing: all stages are done already"))
     if cached and found.old:
         rows.append(
@@ -87,6 +86,5 @@ def _facts(found: Preview) -> Markup:
 
 
 def _sweep(found: Preview) -> str:
-    own = [" ".join(word for word in one if word not in found.overrides).replace('"', "") for one in found.wanted]
     how = "one after the other" if newrun.this_card() else "side by side, each with its share of the cores"
-    return f"{len(own)}, {how}: {', '.join(own)}"
+    return f"{len(found.names)}, {how}: {', '.join(found.names)}"

@@ -4,18 +4,20 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lite import recipe
 from lite.errors import PreconditionError, RecipeError
 from lite.fit import cards as gpus
-from lite.fit import estimate
-from lite.fit.bases import download
-from lite.fit.estimate import StageFit
-from lite.fit.preflight import MARGIN, refuse_cpu, refuse_disk
+from lite.fit import together
+from lite.fit.bases import bases
+from lite.fit.estimate import StageFit, estimate, refuse
+from lite.fit.preflight import MARGIN, refuse_cpu, refuse_disk_of
 from lite.fit.shape import hub_cache, known_models
+from lite.fit.together import Asked, named
+from lite.fit.turn import total
 from lite.plan import Status, compare, plan
 from lite.recipe import Recipe
 from lite.runs import read
@@ -87,16 +89,20 @@ class Choice:
 class Preview:
     """What would happen. With ``problems`` it cannot be started; with ``refusals`` this machine would refuse it.
 
-    ``wanted``: the overrides of every run that would be started, several for a sweep; recipe, fits and statuses are the first one's.
+    ``wanted``: the overrides of every run that would be started, several for a sweep; ``names``: what tells them apart; ``each``: the
+    stages that they would run, in the same order. Recipe and statuses are the first one's; ``models``, the bases, and ``disk`` and
+    ``fetched``, in bytes, are those of all.
     """
 
     overrides: tuple[str, ...] = ()
     wanted: tuple[tuple[str, ...], ...] = ()
+    names: tuple[str, ...] = ()
     command: str = ""
     problems: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     recipe: Recipe | None = None
-    fits: tuple[StageFit, ...] = ()
+    each: tuple[tuple[StageFit, ...], ...] = ()
+    models: tuple[str, ...] = ()
     statuses: tuple[Status, ...] = ()
     old: Run | None = None
     card: float | None = None
@@ -107,6 +113,21 @@ class Preview:
     @property
     def cached(self) -> list[str]:
         return [status.node.id for status in self.statuses if status.state == "cached"]
+
+    @property
+    def neediest(self) -> int:
+        """Which of the runs needs most memory."""
+        return max(range(len(self.each)), key=lambda i: max((fit.peak for fit in self.each[i]), default=0), default=0)
+
+    @property
+    def fits(self) -> tuple[StageFit, ...]:
+        """The stages of the run that needs most memory."""
+        return self.each[self.neediest] if self.each else ()
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Of all runs, one after the other."""
+        return total(fit.seconds for fits in self.each for fit in fits)
 
 
 def recipe_cards() -> list[RecipeCard]:
@@ -127,7 +148,7 @@ def _card(name: str, path: Path) -> RecipeCard:
     return RecipeCard(name, short, about[:1].upper() + about[1:], found.group(1).strip() if found else "", path)
 
 
-def bases() -> list[str]:
+def offered() -> list[str]:
     """Bases to choose from: the embedded one, then those whose memory is known."""
     return ["tiny", *sorted(known_models())]
 
@@ -174,39 +195,52 @@ def preview(choice: Choice, *, runs: Path, roots: Sequence[Path], card_gib: floa
         check_recipe(choice.text, [f"base.model={choice.base}"] if choice.base else [], roots)
         overrides = overrides_of(choice)
         wanted = recipe.combinations_of(choice.text, overrides)
-        loaded, *_ = [recipe.loads(choice.text, one, name=choice.name) for one in wanted]
+        loaded = [recipe.loads(choice.text, one, name=choice.name) for one in wanted]
     except RecipeError as e:
         return Preview(problems=tuple(e.problems))
-    nodes = plan(loaded)
     old = read.latest(runs, choice.name) if choice.take_over and len(wanted) == 1 else None
-    statuses = compare(nodes, old.stages() if old else ())
-    to_run = [status.node.id for status in statuses if status.state == "run"]
-    fits = [fit for fit in estimate.estimate(loaded, nodes, card_gib=card_gib or CARD_SIZES[0]) if fit.id in to_run]
-    refusals: list[str] = []
-    for refuse in (
-        lambda: estimate.refuse(loaded, nodes, card_gib=card_gib, only=to_run) if card_gib else None,
-        lambda: refuse_cpu(loaded, nodes, only=to_run) if not card_gib and not gpus.any_gpu() else None,
-        lambda: refuse_disk(loaded, nodes, runs=runs, only=to_run),
-    ):
-        try:
-            refuse()
-        except PreconditionError as e:
-            refusals.append(str(e))
+    compared = [compare(plan(one), old.stages() if old else ()) for one in loaded]
+    names = [" ".join(word for word in one if word not in overrides).replace('"', "") for one in wanted]
+    asked = [
+        Asked(name, one, [s.node for s in all], [s.node.id for s in all if s.state == "run"])
+        for name, one, all in zip(names, loaded, compared, strict=True)
+    ]
+    size = card_gib or CARD_SIZES[0]
+    each = [tuple(fit for fit in estimate(run.recipe, run.nodes, card_gib=size) if fit.id in run.only) for run in asked]
     there = next(place for place in (runs.resolve(), *runs.resolve().parents) if place.exists())
     return Preview(
         overrides=overrides,
         wanted=tuple(wanted),
-        command=command(choice, overrides, old.name if any(s.state == "cached" for s in statuses) and old else None),
-        refusals=tuple(refusals),
-        recipe=loaded,
-        fits=tuple(fits),
-        statuses=statuses,
+        names=tuple(names),
+        command=command(choice, overrides, old.name if any(s.state == "cached" for s in compared[0]) and old else None),
+        refusals=tuple(_refusals(asked, runs, card_gib)),
+        recipe=loaded[0],
+        each=tuple(each),
+        models=tuple(dict.fromkeys(base.model for run in asked for base in bases(run.recipe, run.only))),
+        statuses=compared[0],
         old=old,
         card=card_gib,
-        disk=int(MARGIN * len(wanted) * sum(fit.disk for fit in fits)),
+        disk=int(MARGIN * sum(fit.disk for fits in each for fit in fits)),
         disk_free=shutil.disk_usage(there).free,
-        fetched=download(loaded),
+        fetched=together.download(asked),
     )
+
+
+def _refusals(asked: Sequence[Asked], runs: Path, card_gib: float | None) -> Iterator[str]:
+    """What this machine would say of memory, of the first run that does not fit, and of the disk."""
+    try:
+        for run in asked:
+            with named(run.name):
+                if card_gib:
+                    refuse(run.recipe, run.nodes, card_gib=card_gib, only=run.only)
+                elif not gpus.any_gpu():
+                    refuse_cpu(run.recipe, run.nodes, only=run.only)
+    except PreconditionError as e:
+        yield str(e)
+    try:
+        refuse_disk_of(asked, runs=runs)
+    except PreconditionError as e:
+        yield str(e)
 
 
 def command(choice: Choice, overrides: Sequence[str], from_run: str | None) -> str:

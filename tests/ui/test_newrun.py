@@ -92,6 +92,24 @@ def test_a_sweep_is_told_and_a_place_that_is_given_is_not_swept(fakes, small_rec
     assert look(fakes, small_recipe).wanted == ((),) and "side by side" not in fitview.preflight(look(fakes, small_recipe))
 
 
+def test_a_sweep_is_judged_by_all_its_runs(fakes):
+    """The last one does not fit; the times and the files of both are added up."""
+    text = recipe.built_in()["rlcd_helpful"].read_text(encoding="utf-8")
+    models = ("meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-72B")
+
+    def seen(text: str, card: float, base: str = "") -> Preview:
+        return newrun.preview(Choice(text, "mine", base, {}), runs=fakes.folder, roots=[Path.cwd(), fakes.folder], card_gib=card)
+
+    swept, (small, large) = text + f"sweep: {{base.model: [{', '.join(models)}]}}\n", [seen(text, 24, base=model) for model in models]
+    found, page = seen(swept, 24), fitview.preflight(seen(swept, 24))
+    assert found.refusals[0].startswith("base.model=Qwen/Qwen2.5-72B: mine does not fit")
+    assert found.fits == large.fits and "of base.model=Qwen/Qwen2.5-72B, which needs most" in page
+    assert found.seconds == pytest.approx([a + b for a, b in zip(small.seconds, large.seconds, strict=True)])
+    assert found.disk == pytest.approx(small.disk + large.disk, abs=2) and found.fetched == small.fetched + large.fetched > 0
+    assert "all runs together" in page and "for the bases" in page and "Llama-3.2-1B is gated" in page
+    assert not any("does not fit" in refusal for refusal in seen(swept, 141).refusals)
+
+
 def test_a_sweep_that_has_a_mistake_in_one_of_its_runs_cannot_start(fakes, small_recipe):
     found = look(fakes, small_recipe + "sweep: {task: [helpful, hepful]}\n")
     assert found.problems and "hepful" in found.problems[0]

@@ -32,7 +32,7 @@ def build(site: Site, page: gr.Blocks) -> None:
             chosen = gr.Radio(_choices(recipes, first), value=_of_kind(recipes, first)[0].name, label="Recipe", elem_classes="cards")
             with gr.Row():
                 base = gr.Dropdown(
-                    newrun.bases(), label="Base model", allow_custom_value=True, info="From the list, any id of the Hub, or a folder"
+                    newrun.offered(), label="Base model", allow_custom_value=True, info="From the list, any id of the Hub, or a folder"
                 )
                 card = gr.Dropdown(
                     [THIS, *(f"{size} GB" for size in newrun.CARD_SIZES)],
