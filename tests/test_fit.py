@@ -444,6 +444,26 @@ def test_what_all_rounds_share_is_turned_once_and_works():
     refuse(*loaded("self_rewarding", *turned), card_gib=10)
 
 
+def test_rounds_that_are_alike_are_shown_once():
+    """And those apart of which one differs; what all take together is as it was."""
+    found, nodes = loaded("self_rewarding")
+    fits = estimate(found, nodes, card_gib=24)
+    rows = {row.id: row.rounds for row in show.once(fits)}
+    assert [id for id in rows if id.startswith("r")] == [
+        f"r1-r2.{stage}" for stage in ("instruct", "respond", "judge", "pair", "dpo", "gate")
+    ]
+    assert sum(rows.values()) == len(fits) and [id for id, rounds in rows.items() if rounds == 1] == [
+        fit.id for fit in fits if not fit.id.startswith("r")
+    ]
+    table = show.text(found, fits, 24)
+    assert "a round" in table and "r2." not in table.replace("r1-r2.", "").partition("on this card")[0]
+    found, nodes = loaded("self_rewarding", "r2.respond.batch_rows=8")
+    changed = [row.id for row in show.once(estimate(found, nodes, card_gib=24))]
+    assert {"r1.respond", "r2.respond", "r1-r2.judge"} <= set(changed)
+    apart = [replace(fits[0], id=id) for id in ("dpo", "r1.dpo")]
+    assert [row.id for row in show.once(apart)] == ["dpo", "r1.dpo"]
+
+
 @pytest.mark.parametrize("own", ["r2.dpo.compare.judging.batch_rows=128", "r1.dpo.lr=2e-6"])
 def test_a_round_with_overrides_of_its_own_is_turned_by_itself(own):
     overrides = ("each_round.dpo.compare.judging.batch_rows=64", own)

@@ -1,13 +1,14 @@
 """The estimate of a plan as text and as JSON."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from lite import tables
 from lite.fit import bases, cards, sizes, turn
 from lite.fit.demand import MEAN_RESPONSE, Moment
 from lite.fit.estimate import StageFit
-from lite.fit.words import COLUMNS, columns, gib, gib_number, said_once, span, stands_in, whose
+from lite.fit.words import COLUMNS, ROUND, columns, gib, gib_number, said_once, span, stands_in, whose
 from lite.recipe import Recipe
 
 CLEARLY = 0.8
@@ -21,11 +22,12 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
     card = cards.class_of(card_gib)
     fetched, copied = bases.download(recipe), bases.copies(recipe)
     what = "the base" if len(bases.bases(recipe)) == 1 else "the bases"
-    known = [fit for fit in fits if not fit.unknown]
+    rows = once(fits)
+    known = [row for row in rows if not row.fit.unknown]
     reasons = dict.fromkeys(fit.unknown for fit in fits if fit.unknown)
     parts = [
-        _moments(known) if any(fit.moments for fit in known) else "",
-        _stages(fits, card_gib),
+        _moments(known) if any(row.fit.moments for row in known) else "",
+        _stages(rows, fits, card_gib),
         "\n".join(f"no estimate: {reason}" for reason in reasons),
         _bases(recipe),
         f"disk: {_disk(fits)} for the run"
@@ -37,6 +39,40 @@ def text(recipe: Recipe, fits: Sequence[StageFit], card_gib: float) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+class Row(NamedTuple):
+    """A stage, or one that is the same in every round: ``r1-r3.dpo``."""
+
+    id: str
+    fit: StageFit
+    rounds: int = 1
+
+    def each(self, figure: str) -> str:
+        """A figure of one round, said to be one."""
+        return f"{figure} a round" if self.rounds > 1 and figure != "-" else figure
+
+
+def once(fits: Sequence[StageFit]) -> list[Row]:
+    """The stages with those once whose figures are the same in all rounds, where their first one stands."""
+    by_tail: dict[str, list[StageFit]] = {}
+    for fit in fits:
+        if ROUND.match(fit.id):
+            by_tail.setdefault(ROUND.sub("", fit.id), []).append(fit)
+    rounds = {_round(fit) for alike in by_tail.values() for fit in alike}
+    rows: list[Row] = []
+    for fit in fits:
+        tail = ROUND.sub("", fit.id)
+        alike = by_tail.get(tail, []) if ROUND.match(fit.id) else []
+        if len(rounds) < 2 or len(alike) != len(rounds) or any(replace(other, id=fit.id) != fit for other in alike):
+            rows.append(Row(fit.id, fit))
+        elif fit is alike[0]:
+            rows.append(Row(f"{_round(fit)}-{_round(alike[-1])}.{tail}", fit, len(alike)))
+    return rows
+
+
+def _round(fit: StageFit) -> str:
+    return fit.id.partition(".")[0]
+
+
 def _bases(recipe: Recipe) -> str:
     """Which stage runs on which base, where there are several: they lie on the card one after the other."""
     found = bases.bases(recipe)
@@ -44,27 +80,28 @@ def _bases(recipe: Recipe) -> str:
     return "bases, one on the card at a time:\n" + "\n".join(f"  {line}" for line in lines) if len(found) > 1 else ""
 
 
-def _moments(fits: Sequence[StageFit]) -> str:
+def _moments(found: Sequence[Row]) -> str:
     rows = []
-    for fit in fits:
+    for id, fit, _ in found:
         for moment in fit.moments:
-            rows.append((fit.id, moment.name, *_row(moment), "<- peak" if moment is fit.height else ""))
+            rows.append((id, moment.name, *_figures(moment), "<- peak" if moment is fit.height else ""))
         if fit.otherwise:
-            rows.append((fit.id, fit.otherwise.name, *_row(fit.otherwise), ""))
+            rows.append((id, fit.otherwise.name, *_figures(fit.otherwise), ""))
     return tables.text(("stage", "moment (GiB)", *COLUMNS, "sum", ""), rows)
 
 
-def _row(moment: Moment) -> list[str]:
+def _figures(moment: Moment) -> list[str]:
     return [*map(gib, columns(moment).values()), gib(moment.bytes)]
 
 
-def _stages(fits: Sequence[StageFit], card_gib: float) -> str:
+def _stages(found: Sequence[Row], fits: Sequence[StageFit], card_gib: float) -> str:
     rows = []
-    for fit in fits:
+    for row in found:
+        fit = row.fit
         verdict = "not known" if fit.unknown else "-" if not fit.moments else "yes" if fit.fits else "NO"
         largest = " ".join(_largest(fit, knob) for knob in fit.largest)
         disk = "-" if fit.unknown else gib(fit.disk)
-        rows.append((fit.id, gib(fit.peak) if fit.moments else "-", verdict, largest or "-", span(fit.seconds), disk))
+        rows.append((row.id, gib(fit.peak) if fit.moments else "-", verdict, largest or "-", row.each(span(fit.seconds)), row.each(disk)))
     known = not any(fit.unknown for fit in fits)
     peak, disk = max((fit.peak for fit in fits), default=0), sum(fit.disk for fit in fits)
     rows.append(

@@ -1,7 +1,7 @@
 """The preflight card: whether a choice fits, what it needs, and what would run."""
 
 from lite.fit import cards, sizes
-from lite.fit.estimate import StageFit
+from lite.fit.show import Row, once
 from lite.fit.words import span as hours
 from lite.fit.words import whose
 from lite.ui import newrun
@@ -22,7 +22,7 @@ def preflight(found: Preview) -> Markup:
     parts += [note("warn", gated) for gated in map(gate, found.models) if gated]
     unknown = list(dict.fromkeys(fit.unknown for fits in found.each for fit in fits if fit.unknown))
     parts += [note("info", f"No estimate: {reason}") for reason in unknown]
-    bars = [_bar(fit, found.card) for fit in found.fits if fit.moments]
+    bars = [_bar(row, found.card) for row in once(found.fits) if row.fit.moments]
     if bars:
         whose = f"on {found.card:g} GiB" if found.card else "no graphics card here: in main memory"
         of = f", of {found.names[found.neediest]}, which needs most" if len(found.wanted) > 1 else ""
@@ -38,14 +38,15 @@ def preflight(found: Preview) -> Markup:
     return div("card", *parts)
 
 
-def _bar(fit: StageFit, card: float | None) -> Markup:
+def _bar(row: Row, card: float | None) -> Markup:
+    fit = row.fit
     usable = cards.usable(card) if card else max(fit.peak, 4 * sizes.GIB)
     over = bool(card) and fit.peak > usable
     height = fit.height.name if fit.height else ""
     width = min(100.0, 100 * fit.peak / usable)
     return div(
         "fit-row over" if over else "fit-row",
-        span("strong", fit.id),
+        span("strong", row.id),
         div("bar-track", tag("i", style=f"width:{max(width, 1.5):.1f}%"), title=f"highest while: {height}"),
         span("dim", f"{gib(fit.peak)}{' – too much' if over else ''}"),
     )
