@@ -6,7 +6,7 @@ check:  ## what CI runs
 fix:  ## what can be mended by itself
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
 
-base:  ## make the embedded base anew (under an hour on two cores)
+base:  ## make the embedded base anew (about an hour on one core, to the same bytes)
 	$(PYTHON) -m lite.micro.build
 
 .PHONY: check fix base
