@@ -444,6 +444,14 @@ def test_what_all_rounds_share_is_turned_once_and_works():
     refuse(*loaded("self_rewarding", *turned), card_gib=10)
 
 
+def test_every_kind_of_stage_has_an_estimate_so_every_recipe_on_the_tiny_base_can_be_told_to_fit():
+    assert set(DEMANDS) == set(CONTRACTS)
+    for name in (name for name in recipe.built_in() if name.startswith("tiny_")):
+        fits = estimate(*loaded(name), card_gib=8)
+        refuse_unknown(fits)
+        assert all(fit.fits for fit in fits), name
+
+
 def test_rounds_that_are_alike_are_shown_once():
     """And those apart of which one differs; what all take together is as it was."""
     found, nodes = loaded("self_rewarding")

@@ -7,7 +7,7 @@ from lite.fit import demand as rlcd
 from lite.fit import sizes
 from lite.fit.demand import BYTES_PER_TOKEN, MEAN_RESPONSE, Decode, Demand, Moment, Site, rank
 from lite.knobs import Spec
-from lite.knobs.rounds import EftSpec, GateSpec, InstructSpec, JudgingSpec, PairSpec, SeedSpec
+from lite.knobs.rounds import BestSpec, EftSpec, GateSpec, InstructSpec, JudgingSpec, PairSpec, SeedSpec
 from lite.knobs.training import DpoSpec
 from lite.knobs.writing import RespondSpec
 from lite.plan import Node
@@ -43,6 +43,11 @@ def judge(spec: JudgingSpec, node: Node, site: Site) -> Demand:
 
 def pair(spec: PairSpec, node: Node, site: Site) -> Demand:
     return Demand(disk=site.prompts(node).train * 3 * site.mean(node) * BYTES_PER_TOKEN)
+
+
+def best(spec: BestSpec, node: Node, site: Site) -> Demand:
+    """One example of a prompt at most."""
+    return Demand(disk=site.prompts(node).train * 2 * site.mean(node) * BYTES_PER_TOKEN)
 
 
 def gate(spec: GateSpec, node: Node, site: Site) -> Demand:
@@ -99,6 +104,7 @@ DEMANDS: Mapping[str, Callable[[Any, Node, Site], Demand]] = {
     "eft": eft,
     "judge": judge,
     "pair": pair,
+    "best": best,
     "gate": gate,
     "dpo": dpo,
 }
